@@ -1,0 +1,440 @@
+"""The commands: train, sample, evaluate, inspect. Only this file imports tyro."""
+
+import argparse
+import contextlib
+import dataclasses
+import difflib
+import importlib.util
+import json
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+
+from charjax.config import Config, InputError, flatten, from_dict
+from charjax.storage import run_directory
+
+RUNS = Path("runs")
+
+
+def main(argv: list[str] | None = None) -> int:
+    """The `charjax` command; returns its exit code."""
+    arguments = sys.argv[1:] if argv is None else argv
+    commands = {"train": train, "sample": sample, "evaluate": evaluate, "inspect": inspect}
+    names = ", ".join(commands)
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print(f"usage: charjax COMMAND [OPTIONS]\n\ncommands: {names}\n")
+        print("charjax COMMAND --help lists a command's options.")
+        return 0 if arguments else 2
+    name, *rest = arguments
+    if name == "--version":
+        from charjax import __version__
+
+        print(f"charjax {__version__}")
+        return 0
+    if name not in commands:
+        close = difflib.get_close_matches(name, commands, n=1)
+        hint = f"did you mean {close[0]}?" if close else f"there are {names}."
+        print(f"charjax: there is no command {name!r}; {hint}", file=sys.stderr)
+        return 2
+    return commands[name](rest, prog=f"charjax {name}")
+
+
+def _command(function: Callable[..., int]) -> Callable[..., int]:
+    """Turns what a command raises into a short message and an exit code."""
+
+    def run(argv: list[str] | None = None, prog: str | None = None) -> int:
+        try:
+            return function(sys.argv[1:] if argv is None else argv, prog)
+        except InputError as error:
+            print(f"error: {error}", file=sys.stderr)
+            return 2
+        except BrokenPipeError:
+            # Whoever read our output has enough; keep the interpreter from complaining
+            # when it flushes.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return 0
+        except KeyboardInterrupt:
+            print("interrupted", file=sys.stderr)
+            return 130
+
+    run.__doc__ = function.__doc__
+    return run
+
+
+@dataclass(frozen=True)
+class _Train:
+    """Train a model, or go on with a run that was stopped.
+
+    A workdir that holds a run is resumed with that run's own config; then only its
+    length, cadences and early stopping may be given anew.
+    """
+
+    run: Annotated[Config, tyro.conf.arg(name="")] = dataclasses.field(
+        default_factory=Config
+    )
+
+    config: str | None = None
+    """A preset (anna, char_rnn, ...), or the path of a .py file with get_config() or of a
+    config.json."""
+
+    workdir: Path | None = None
+    """Where to keep the run; the default is runs/NAME of the preset, or runs/default."""
+
+    fresh: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Start over, even if the workdir holds a run."""
+
+
+@_command
+def train(argv: list[str], prog: str | None) -> int:
+    """`train.py`: train a model, or go on with a run."""
+    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    first.add_argument("--config", default=None)
+    first.add_argument("--workdir", default=None)
+    first.add_argument("--fresh", action="store_true")
+    with contextlib.suppress(argparse.ArgumentError):
+        first.parse_known_args(argv, namespace=(chosen := argparse.Namespace()))
+    name = getattr(chosen, "config", None)
+    preset = Config() if name is None else load_config(name)
+    stem = "default" if name is None else Path(name).stem
+    workdir = Path(getattr(chosen, "workdir", None) or RUNS / stem)
+    if name is not None and Path(name).name == "config.json":
+        workdir = Path(getattr(chosen, "workdir", None) or RUNS / Path(name).parent.name)
+    resuming = run_directory.holds_run(workdir) and not getattr(chosen, "fresh", False)
+    start = run_directory.read_config(workdir) if resuming else preset
+    options = tyro.cli(_Train, default=_Train(run=start), args=argv, prog=prog)
+    if resuming and name is not None:
+        _note_differences(workdir, name, preset, start)
+
+    # jax is not needed to refuse a misspelt option, and takes a second to import.
+    from charjax.fit import Diverged, fit
+
+    with _stop_on_signals() as received:
+        try:
+            fit(options.run, workdir, fresh=options.fresh, stop=lambda: bool(received))
+        except Diverged as error:
+            print(f"error: {error}", file=sys.stderr)
+            return 3
+    if received:
+        return 128 + received[0]
+    print(f"{workdir}: sample with python sample.py --workdir {workdir}", file=sys.stderr)
+    return 0
+
+
+def _note_differences(workdir: Path, name: str, preset: Config, own: Config) -> None:
+    differs = [
+        f"{field} ({mine!r}, there {theirs!r})"
+        for (field, mine), (_, theirs) in zip(flatten(own), flatten(preset), strict=True)
+        if mine != theirs and theirs is not None
+    ]
+    if differs:
+        print(
+            f"note: {workdir} goes on with its own config, which differs from {name} in "
+            f"{', '.join(differs)}; --fresh starts over with {name}.",
+            file=sys.stderr,
+        )
+
+
+@contextlib.contextmanager
+def _stop_on_signals() -> Iterator[list[int]]:
+    """Collects SIGINT and SIGTERM; a second one ends the process at once."""
+    received: list[int] = []
+
+    def handle(number: int, frame: Any) -> None:
+        del frame
+        if received:
+            os._exit(128 + number)
+        received.append(number)
+        os.write(2, b"\nstopping after this step, with a checkpoint; again to stop now\n")
+
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = [signal.signal(number, handle) for number in numbers]
+    try:
+        yield received
+    finally:
+        for number, handler in zip(numbers, before, strict=True):
+            signal.signal(number, handler)
+
+
+def load_config(name: str) -> Config:
+    """The config of a preset's name, a `.py` file with `get_config()`, or a JSON file.
+
+    Raises InputError if there is none, or if it is not a valid config.
+    """
+    path = Path(name)
+    if path.suffix not in (".py", ".json"):
+        presets = {file.stem: file for file in _presets()}
+        if name not in presets:
+            close = difflib.get_close_matches(name, presets, n=1)
+            hint = f"did you mean {close[0]}? " if close else ""
+            raise InputError(
+                f"--config is {name!r}: there is no such preset; {hint}Presets are "
+                f"{', '.join(sorted(presets))}; a file's name ends in .py or .json."
+            )
+        path = presets[name]
+    if not path.is_file():
+        raise InputError(f"--config is {name!r}: there is no such file.")
+    try:
+        if path.suffix == ".json":
+            return from_dict(json.loads(path.read_text("utf-8")))
+        spec = importlib.util.spec_from_file_location(f"charjax_config_{path.stem}", path)
+        assert spec is not None and spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        config = module.get_config()
+    except InputError as error:
+        raise InputError(f"--config {name}: {error}") from error
+    except Exception as error:
+        line = traceback.extract_tb(error.__traceback__)[-1]
+        where = f" (line {line.lineno})" if Path(line.filename) == path.absolute() else ""
+        raise InputError(
+            f"--config is {name!r}: {path}{where} cannot be read: "
+            f"{type(error).__name__}: {error}"
+        ) from error
+    if not isinstance(config, Config):
+        raise InputError(
+            f"--config is {name!r}: get_config() gave a {type(config).__name__}; it must "
+            "return a charjax.Config."
+        )
+    return config
+
+
+def _presets() -> list[Path]:
+    package = Path(__file__).parent
+    # In the installed package, or beside it in a checkout.
+    for directory in (package / "configs", package.parent / "configs"):
+        if files := sorted(directory.glob("*.py")):
+            return files
+    return []
+
+
+Step = str
+"""best, latest or a number"""
+
+
+@dataclass(frozen=True)
+class _Sample:
+    """Write text with a trained model."""
+
+    workdir: Path | None = None
+    """The run; the default is the newest in runs/."""
+
+    prime: str = ""
+    """Text to go on from; \\n and \\t are understood."""
+
+    prime_file: Path | None = None
+    """Read the prime from a file (UTF-8)."""
+
+    length: int = 1000
+    """Characters to add."""
+
+    temperature: float = 1.0
+    """0 takes the likeliest character each time; 1 draws from the model as it is."""
+
+    top_k: int | None = None
+    """Draw among the k likeliest characters only."""
+
+    seed: int = 0
+    """The same seed gives the same text."""
+
+    num_samples: int = 1
+    """Texts to write, in one batch."""
+
+    step: Step = "best"
+    """Which checkpoint: best, latest, or the number of a step on disk."""
+
+    on_unknown: Literal["error", "skip"] = "error"
+    """What to do with characters of the prime that the model does not know."""
+
+
+@_command
+def sample(argv: list[str], prog: str | None) -> int:
+    """`sample.py`: write text with a trained model."""
+    options = tyro.cli(_Sample, args=argv, prog=prog)
+    prime = _prime(options)
+    workdir = options.workdir or run_directory.newest_run(RUNS)
+
+    from charjax.language_model import load
+
+    model = load(workdir, options.step)
+    settings: dict[str, Any] = {
+        "temperature": options.temperature,
+        "top_k": options.top_k,
+        "seed": options.seed,
+        "on_unknown": options.on_unknown,
+    }
+    if options.num_samples == 1:
+        for piece in model.stream(prime, options.length, **settings):
+            _write(piece)
+    else:
+        texts = model.generate(
+            prime, options.length, num_samples=options.num_samples, **settings
+        )
+        _write(f"\n\n{'-' * 40}\n".join(texts))
+    if sys.stdout.isatty():
+        _write("\n")
+    return 0
+
+
+def _prime(options: _Sample) -> str:
+    if options.prime_file is None:
+        return options.prime.replace("\\n", "\n").replace("\\t", "\t")
+    if options.prime:
+        raise InputError("--prime and --prime-file are both given: give one of them.")
+    try:
+        return options.prime_file.read_text("utf-8-sig")
+    except OSError as error:
+        raise InputError(
+            f"--prime-file is {options.prime_file}: {error.strerror}."
+        ) from error
+    except UnicodeDecodeError as error:
+        raise InputError(
+            f"--prime-file is {options.prime_file}: it is not UTF-8 at byte {error.start}."
+        ) from error
+
+
+def _write(text: str) -> None:
+    """To standard output: UTF-8 to a file or pipe, what a terminal can show to it."""
+    if sys.stdout.isatty():
+        encoding = sys.stdout.encoding or "utf-8"
+        sys.stdout.write(text.encode(encoding, "replace").decode(encoding))
+    else:
+        sys.stdout.buffer.write(text.encode("utf-8", "surrogatepass"))
+    sys.stdout.flush()
+
+
+@dataclass(frozen=True)
+class _Evaluate:
+    """Score a split of a run's own text, or a text of yours."""
+
+    workdir: Path | None = None
+    """The run; the default is the newest in runs/."""
+
+    split: Literal["train", "validation", "test"] | None = None
+    """A split of the run's own text; validation if no text is given."""
+
+    text: Path | None = None
+    """A text file to score."""
+
+    protocol: Literal["stateful", "windowed"] = "stateful"
+    """stateful: contiguous rows, the state carried; windowed: each window of --window
+    characters from zero state, as a model of limited context sees it."""
+
+    window: int | None = None
+    """Characters in a window of the windowed protocol."""
+
+    rows: int | None = None
+    """Rows the text is cut into; the default is the run's train.eval_rows."""
+
+    step: Step = "best"
+    """Which checkpoint: best, latest, or the number of a step on disk."""
+
+    on_unknown: Literal["error", "skip"] = "error"
+    """What to do with characters that the model does not know."""
+
+    json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Print JSON."""
+
+
+@_command
+def evaluate(argv: list[str], prog: str | None) -> int:
+    """`charjax evaluate`: score a split or a text."""
+    options = tyro.cli(_Evaluate, args=argv, prog=prog)
+    if options.split is not None and options.text is not None:
+        raise InputError("--split and --text are both given: give one of them.")
+    if (options.protocol == "windowed") != (options.window is not None):
+        raise InputError("--protocol windowed and --window N go together: give both.")
+    workdir = options.workdir or run_directory.newest_run(RUNS)
+
+    from charjax import evaluation
+    from charjax.language_model import load
+    from charjax.text.corpus import load as load_corpus
+    from charjax.text.corpus import survey
+
+    model = load(workdir, options.step)
+    data = model.config.data
+    if options.text is None:
+        kept = run_directory.kept_text(workdir)
+        corpus = load_corpus(survey(data, kept, model.vocabulary))
+        what: str = options.split or "validation"
+        ids = corpus.split(options.split or "validation", data.split)
+    else:
+        text = dataclasses.replace(
+            data, source=(str(options.text),), start_marker=None, end_marker=None
+        )
+        found = survey(text, vocabulary=model.vocabulary, on_unknown=options.on_unknown)
+        what, ids = str(options.text), load_corpus(found).ids
+    score = evaluation.evaluate(
+        model.config, model.params, ids, rows=options.rows, window=options.window
+    )
+    values = {
+        "nats_per_char": score.nats_per_char,
+        "bits_per_char": score.bits_per_char,
+        "perplexity": score.perplexity,
+        "characters": score.characters,
+        "rows": score.rows,
+        "window": score.window,
+        "protocol": options.protocol,
+        "step": model.step,
+        "text": what,
+    }
+    if options.json:
+        print(json.dumps(values))
+        return 0
+    how = (
+        f"{score.rows} rows, state carried"
+        if score.window is None
+        else f"windows of {score.window} from zero state"
+    )
+    print(
+        f"{what}, step {model.step:,}: {score.nats_per_char:.4f} nats, "
+        f"{score.bits_per_char:.4f} bits per character, perplexity {score.perplexity:.3f} "
+        f"({score.characters:,} characters, {how})"
+    )
+    return 0
+
+
+@dataclass(frozen=True)
+class _Inspect:
+    """Show what a run directory holds."""
+
+    workdir: Path | None = None
+    """The run; the default is the newest in runs/."""
+
+    step: Step = "latest"
+    """Which checkpoint: best, latest, or the number of a step on disk."""
+
+    json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Print JSON."""
+
+
+@_command
+def inspect(argv: list[str], prog: str | None) -> int:
+    """`charjax inspect`: what a run directory holds, with a digest to compare runs by."""
+    options = tyro.cli(_Inspect, args=argv, prog=prog)
+    workdir = options.workdir or run_directory.newest_run(RUNS)
+
+    from charjax.language_model import inspect_run
+
+    values = inspect_run(workdir, options.step)
+    if options.json:
+        print(json.dumps(values))
+        return 0
+    best = values["best"]
+    print(f"{workdir}: step {values['step']:,} of those on disk: {values['steps']}")
+    print(f"parameters: {values['parameters']:,}")
+    print(f"vocabulary: {values['vocabulary']['size']:,} {values['vocabulary']['kind']}")
+    if best is not None:
+        print(f"best: step {best['step']:,}, validation {best['loss']:.4f} nats per character")
+    print(f"digest: {values['digest']}")
+    print(f"written with: {', '.join(f'{k} {v}' for k, v in values['versions'].items())}")
+    for field, value in flatten(from_dict(values["config"])):
+        print(f"  {field} = {value}")
+    return 0
+

@@ -1,0 +1,136 @@
+"""A split or a text scored: every character after the first, each exactly once.
+
+Two protocols. *stateful*: the text is cut into `rows` contiguous rows; each starts from
+zero state with the character before it as input and carries its state to its end.
+*windowed*: windows of `window` characters, each from zero state, every position scored,
+so that numbers compare with models of limited context.
+"""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import numpy as np
+
+from charjax.config import Config, InputError
+from charjax.model.network import initial_carry
+from charjax.text.batching import Batch, stream_window, stream_windows
+from charjax.training import parallel
+from charjax.training.step import eval_step
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The score of a text."""
+
+    nats_per_char: float
+    """Mean cross-entropy, natural log."""
+
+    characters: int
+    """How many characters were scored: all but the first."""
+
+    rows: int
+    """Contiguous rows the text was cut into; windowed: windows scored at a time."""
+
+    window: int | None
+    """Length of the windows, or None for the stateful protocol."""
+
+    @property
+    def bits_per_char(self) -> float:
+        """Mean cross-entropy, log base 2."""
+        return self.nats_per_char / math.log(2)
+
+    @property
+    def perplexity(self) -> float:
+        """exp(nats_per_char)."""
+        return math.exp(self.nats_per_char)
+
+
+def stateful_batches(ids: np.ndarray, rows: int, length: int) -> Iterator[Batch]:
+    """The windows of the stateful protocol, in order."""
+    for window in range(stream_windows(len(ids), rows, length)):
+        yield stream_window(ids, rows, length, window)
+
+
+def windowed_batches(ids: np.ndarray, rows: int, window: int) -> Iterator[Batch]:
+    """The windows of the windowed protocol, `rows` at a time."""
+    positions = len(ids) - 1
+    for first in range(0, positions, rows * window):
+        index = first + np.arange(rows)[:, None] * window + np.arange(window)
+        mask = index < positions
+        index = np.where(mask, index, 0)
+        inputs = np.where(mask, ids[index], 0).astype(np.int32)
+        targets = np.where(mask, ids[index + 1], 0).astype(np.int32)
+        yield Batch(inputs, targets, mask, np.ones(rows, bool))
+
+
+# The config is static and hashable: one compilation serves each config and shape.
+_step = jax.jit(eval_step, static_argnums=0)
+
+
+def evaluate(
+    config: Config,
+    params: Any,
+    ids: np.ndarray,
+    *,
+    rows: int | None = None,
+    window: int | None = None,
+    mesh: Any = None,
+) -> Evaluation:
+    """Scores characters 2 to N of `ids`, each exactly once, without dropout.
+
+    Args:
+      config: the run's config.
+      params: parameters.
+      ids: symbol ids `[n]`, at least two.
+      rows: rows the text is cut into; None is `train.eval_rows`. More rows go faster,
+        and start more often without context.
+      window: length of the windows of the windowed protocol; None is stateful.
+      mesh: devices to use; None is all.
+
+    Raises:
+      InputError: fewer than two characters, or rows or window below 1.
+    """
+    rows = config.train.eval_rows if rows is None else rows
+    for name, value in (("rows", rows), ("window", window)):
+        if value is not None and value < 1:
+            raise InputError(f"{name} is {value}: give a whole number of at least 1.")
+    if len(ids) < 2:
+        raise InputError(
+            f"the text to score has {len(ids)} characters: it needs at least 2, since "
+            "the first only serves as input."
+        )
+    mesh = parallel.make_mesh() if mesh is None else mesh
+    positions = len(ids) - 1
+    if window is None:
+        rows = min(rows, positions)
+        batches = stateful_batches(ids, rows, config.data.sequence_length)
+    else:
+        window = min(window, positions)
+        rows = min(rows, -(-positions // window))
+        batches = windowed_batches(ids, rows, window)
+
+    params = jax.device_put(params, parallel.replicated(mesh))
+    padded = -(-rows // mesh.size) * mesh.size
+    carry = jax.tree.map(
+        lambda leaf: jax.device_put(leaf, parallel.row_sharding(mesh, 1, 3)),
+        initial_carry(config, padded),
+    )
+    sums = []
+    for batch in batches:
+        batch = parallel.put_batch(mesh, _pad_rows(batch, padded))
+        carry, nats = _step(config, params, carry, batch)
+        sums.append(nats.sum())
+    total = math.fsum(np.asarray(value).item() for value in sums)
+    return Evaluation(total / positions, positions, rows, window)
+
+
+def _pad_rows(batch: Batch, rows: int) -> Batch:
+    missing = rows - batch.inputs.shape[0]
+    if missing == 0:
+        return batch
+    return Batch(
+        *(np.pad(leaf, [(0, missing)] + [(0, 0)] * (leaf.ndim - 1)) for leaf in batch)
+    )

@@ -1,0 +1,298 @@
+"""What `charjax.load` returns: a trained model that writes, predicts and scores text."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, overload
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from charjax import sampling
+from charjax.config import Config, InputError, from_dict
+from charjax.model.network import Params, init, initial_carry
+from charjax.storage import run_directory
+from charjax.storage.checkpoints import Checkpoints
+from charjax.storage.digest import digest
+from charjax.text.batching import Batch
+from charjax.text.vocabulary import Vocabulary
+from charjax.training.step import eval_step
+
+# Characters drawn between two looks at the host: long enough that the device is never
+# idle, short enough that text appears as it is made.
+CHUNK = 128
+# Longest piece of text read in one pass, which bounds memory and compiled shapes.
+PASS = 1024
+
+OnUnknown = Literal["error", "skip"]
+
+_prefill = jax.jit(sampling.prefill, static_argnums=0)
+_draw = jax.jit(sampling.draw, static_argnums=(0, 3), static_argnames=("top_k",))
+_score = jax.jit(eval_step, static_argnums=0)
+
+
+@dataclass(frozen=True)
+class LanguageModel:
+    """Parameters, vocabulary and config of one checkpoint.
+
+    All text goes in and comes out as `str`. A model of bytes reads text as UTF-8; in what
+    it writes, bytes that are no UTF-8 become the replacement character, and a character
+    that the last byte leaves unfinished is left out.
+    """
+
+    config: Config
+    params: Params
+    vocabulary: Vocabulary
+    symbol_counts: np.ndarray
+    """How often each symbol occurs in the corpus, int64 `[v]`."""
+
+    step: int
+    """Updates behind the parameters."""
+
+    @overload
+    def generate(
+        self,
+        prime: str = ...,
+        length: int = ...,
+        *,
+        temperature: float = ...,
+        top_k: int | None = ...,
+        seed: int = ...,
+        num_samples: None = ...,
+        on_unknown: OnUnknown = ...,
+    ) -> str: ...
+
+    @overload
+    def generate(
+        self,
+        prime: str = ...,
+        length: int = ...,
+        *,
+        temperature: float = ...,
+        top_k: int | None = ...,
+        seed: int = ...,
+        num_samples: int,
+        on_unknown: OnUnknown = ...,
+    ) -> list[str]: ...
+
+    def generate(
+        self,
+        prime: str = "",
+        length: int = 1000,
+        *,
+        temperature: float = 1.0,
+        top_k: int | None = None,
+        seed: int = 0,
+        num_samples: int | None = None,
+        on_unknown: OnUnknown = "error",
+    ) -> str | list[str]:
+        """Writes text.
+
+        Args:
+          prime: text to go on from; without it the first character is drawn from the
+            corpus's distribution.
+          length: characters to add (bytes, for a model of bytes).
+          temperature: 0 takes the likeliest character each time, 1 draws from the model
+            as it is, less is safer, more is wilder.
+          top_k: draw among the k likeliest characters only.
+          seed: the same seed gives the same text.
+          num_samples: write so many texts in one batch.
+          on_unknown: what to do with characters of the prime outside the vocabulary.
+
+        Returns:
+          The prime and the new text; with `num_samples` a list of them.
+
+        Raises:
+          InputError: unknown characters in the prime, or an impossible option.
+        """
+        rows = 1 if num_samples is None else num_samples
+        prime_ids = self.vocabulary.encode(prime, on_unknown)
+        prime = self.vocabulary.decode(prime_ids) if on_unknown == "skip" else prime
+        chunks = list(self._draw(prime_ids, length, temperature, top_k, seed, rows))
+        new = np.concatenate([np.zeros((rows, 0), np.int32), *chunks], axis=1)
+        texts = [prime + self.vocabulary.decoder()(row) for row in new]
+        return texts[0] if num_samples is None else texts
+
+    def stream(
+        self,
+        prime: str = "",
+        length: int = 1000,
+        *,
+        temperature: float = 1.0,
+        top_k: int | None = None,
+        seed: int = 0,
+        on_unknown: OnUnknown = "error",
+    ) -> Iterator[str]:
+        """Writes text piece by piece: the prime first, then new text as it is made.
+
+        The pieces joined are what `generate` returns for the same arguments.
+        """
+        prime_ids = self.vocabulary.encode(prime, on_unknown)
+        chunks = self._draw(prime_ids, length, temperature, top_k, seed, 1)
+        prime = self.vocabulary.decode(prime_ids) if on_unknown == "skip" else prime
+        return self._pieces(prime, chunks)
+
+    def _pieces(self, prime: str, chunks: Iterator[np.ndarray]) -> Iterator[str]:
+        decode = self.vocabulary.decoder()
+        if prime:
+            yield prime
+        for chunk in chunks:
+            yield decode(chunk[0])
+
+    def _draw(
+        self,
+        prime_ids: np.ndarray,
+        length: int,
+        temperature: float,
+        top_k: int | None,
+        seed: int,
+        rows: int,
+    ) -> Iterator[np.ndarray]:
+        """New ids in chunks `[rows, <= CHUNK]`; checks its arguments at once."""
+        sampling.check_options(length, temperature, top_k, self.vocabulary.size)
+        if rows < 1:
+            raise InputError(f"num_samples is {rows}: give at least 1.")
+        if not 0 <= seed < 2**32:
+            raise InputError(f"seed is {seed}: give a number from 0 to 4294967295.")
+
+        def chunks() -> Iterator[np.ndarray]:
+            state, key = self._read(prime_ids, rows), jax.random.key(seed)
+            temperature_ = jnp.float32(temperature)
+            waiting, left = None, length
+            while left > 0:
+                state, ids = _draw(
+                    self.config, self.params, state, CHUNK, key, temperature_, top_k=top_k
+                )
+                # The next chunk is under way while this one is looked at.
+                if waiting is not None:
+                    yield np.asarray(waiting)
+                waiting, left = ids, left - CHUNK
+            if waiting is not None:
+                yield np.asarray(waiting)[:, : left + CHUNK]
+
+        return chunks()
+
+    def _read(
+        self, ids: np.ndarray, rows: int, carry: Any = None
+    ) -> sampling.SamplingState:
+        """The sampling state after reading `ids [n]`, in each of `rows` rows."""
+        counts = jnp.asarray(self.symbol_counts, jnp.float32)
+        state = sampling.start(self.config, jnp.log(counts / counts.sum()), rows)
+        if carry is not None:
+            state = state._replace(carry=carry)
+        for piece, count in _pieces(ids):
+            padded = np.broadcast_to(piece, (rows, len(piece)))
+            lengths = np.full(rows, count, np.int32)
+            state = _prefill(self.config, self.params, state, padded, lengths)
+        return state
+
+    def predict(self, text: str, carry: Any = None) -> tuple[np.ndarray, Any]:
+        """The distribution of the next character after `text`.
+
+        Args:
+          text: at least one character.
+          carry: the state that an earlier `predict` returned, to go on from there.
+
+        Returns:
+          Probabilities `[v]` float32 in the order of the vocabulary, and the state to go
+          on with.
+        """
+        ids = self.vocabulary.encode(text)
+        if len(ids) == 0:
+            raise InputError("text is empty: predict needs at least one character.")
+        state = self._read(ids, 1, carry)
+        return np.asarray(jax.nn.softmax(state.logits[0])), state.carry
+
+    def score(self, text: str, *, on_unknown: OnUnknown = "error") -> np.ndarray:
+        """Nats of each character after the first, given all before it: float32 `[n - 1]`.
+
+        Raises:
+          InputError: fewer than two characters, or unknown ones.
+        """
+        ids = self.vocabulary.encode(text, on_unknown)
+        if len(ids) < 2:
+            raise InputError(
+                f"text has {len(ids)} characters: score needs at least 2, since the "
+                "first only serves as context."
+            )
+        carry, nats = initial_carry(self.config, 1), []
+        inputs, targets = _pieces(ids[:-1]), _pieces(ids[1:])
+        for (piece, count), (target, _) in zip(inputs, targets, strict=True):
+            mask = np.arange(len(piece)) < count
+            batch = Batch(piece[None], target[None], mask[None], np.zeros(1, bool))
+            carry, piece_nats = _score(self.config, self.params, carry, batch)
+            nats.append(np.asarray(piece_nats)[0, :count])
+        return np.concatenate(nats)
+
+
+def _pieces(ids: np.ndarray) -> Iterator[tuple[np.ndarray, int]]:
+    """Cuts ids into pieces of at most `PASS`, each padded to a power of two so that few
+    shapes are compiled, with the number of ids that count."""
+    for first in range(0, len(ids), PASS):
+        piece = ids[first : first + PASS].astype(np.int32)
+        width = max(8, 1 << (len(piece) - 1).bit_length())
+        yield np.pad(piece, (0, width - len(piece))), len(piece)
+
+
+def load(workdir: str | Path, step: str | int = "best") -> LanguageModel:
+    """Loads a trained model.
+
+    Reads parameters only, onto the first device.
+
+    Args:
+      workdir: a run's directory.
+      step: "best" (falls back to the newest), "latest", or the number of a step on disk.
+
+    Raises:
+      InputError: no run or no such checkpoint there, or a damaged one.
+    """
+    with _open(Path(workdir)) as checkpoints:
+        number = checkpoints.resolve(step)
+        record = checkpoints.record(number)
+        config = from_dict(record["config"])
+        vocabulary = Vocabulary.from_dict(record["vocabulary"])
+        shapes = jax.eval_shape(lambda key: init(config, vocabulary.size, key), jax.random.key(0))
+        params = checkpoints.restore(number, {"params": shapes})["params"]
+    counts = np.asarray(record["symbol_counts"], np.int64)
+    return LanguageModel(config, params, vocabulary, counts, number)
+
+
+def inspect_run(workdir: str | Path, step: str | int = "latest") -> dict[str, Any]:
+    """What a run directory holds, as JSON values.
+
+    `step`, `steps` on disk, `parameters` (their count), `config`, `vocabulary`, `best`
+    (step and loss in nats per character, or None), `versions` that wrote it, and
+    `digest`, a SHA-256 over params, opt_state and carry, so that two runs compare.
+    """
+    with _open(Path(workdir)) as checkpoints:
+        number = checkpoints.resolve(step)
+        record = checkpoints.record(number)
+        items = ("params", "opt_state", "carry")
+        targets = {name: checkpoints.metadata(number, name) for name in items}
+        state = checkpoints.restore(number, targets)
+        best = checkpoints.best()
+        loss = None if best is None else checkpoints.record(best)["validation_loss"]
+        steps = checkpoints.steps()
+    return {
+        "step": number,
+        "steps": steps,
+        "parameters": sum(leaf.size for leaf in jax.tree.leaves(state["params"])),
+        "config": record["config"],
+        "vocabulary": {
+            "kind": record["vocabulary"]["kind"],
+            "size": len(record["symbol_counts"]),
+        },
+        "best": None if best is None else {"step": best, "loss": loss},
+        "versions": record["versions"],
+        "digest": digest(state),
+    }
+
+
+def _open(workdir: Path) -> Checkpoints:
+    if not run_directory.holds_run(workdir):
+        raise InputError(
+            f"{workdir} holds no run: give the directory that training wrote to, such as "
+            "runs/default."
+        )
+    return Checkpoints(workdir / run_directory.CHECKPOINTS, read_only=True)

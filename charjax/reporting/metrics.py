@@ -1,0 +1,93 @@
+"""metrics.jsonl: one JSON object per line, for scripts and for the curves."""
+
+import json
+import math
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from charjax.config import InputError
+from charjax.storage.atomic import replacing
+
+
+def bits(nats: float) -> float:
+    """Nats as bits.
+
+    >>> bits(math.log(2))
+    1.0
+    """
+    return nats / math.log(2)
+
+
+class MetricsFile:
+    """A metrics file to append to; a context manager.
+
+    Each line is complete on disk when `write` returns. JSON has no NaN and no
+    infinities: they are written as null.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._file = open(path, "a", encoding="utf-8")  # noqa: SIM115
+
+    def write(self, **fields: Any) -> None:
+        """Append one line. Values may be numbers, NumPy and JAX scalars, and strings."""
+        line = json.dumps({name: _plain(value) for name, value in fields.items()})
+        self._file.write(line + "\n")
+        self._file.flush()
+
+    def close(self) -> None:
+        self._file.close()
+
+    def __enter__(self) -> "MetricsFile":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def read(path: Path) -> list[dict[str, Any]]:
+    """The lines of a metrics file; empty if there is no file.
+
+    A last line without its end, left by a run that was killed, is ignored. Raises
+    InputError for any other line that is not a JSON object.
+    """
+    return [json.loads(line) for line in _whole_lines(path)]
+
+
+def truncate_after(path: Path, step: int) -> None:
+    """Drop the lines of steps after `step`, and a last line that is half written."""
+    if not path.exists():
+        return
+    kept = [line for line in _whole_lines(path) if json.loads(line).get("step", 0) <= step]
+    with replacing(path) as temporary:
+        temporary.write_text("".join(kept), encoding="utf-8", newline="\n")
+
+
+def _whole_lines(path: Path) -> list[str]:
+    if not path.exists():
+        return []
+    # Not splitlines, which also splits at characters that may stand in a string.
+    data = path.read_bytes().split(b"\n")
+    lines = []
+    for number, line in enumerate(data[:-1], start=1):
+        try:
+            values = json.loads(line)
+        except ValueError:
+            values = None
+        if not isinstance(values, dict):
+            raise InputError(
+                f"{path}, line {number}, is damaged: delete this line, or start over "
+                "with --fresh."
+            )
+        lines.append(line.decode() + "\n")
+    return lines
+
+
+def _plain(value: Any) -> Any:
+    value = value.item() if hasattr(value, "item") else value
+    return None if isinstance(value, float) and not math.isfinite(value) else value

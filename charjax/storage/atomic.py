@@ -1,0 +1,26 @@
+"""Files that appear whole or not at all."""
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+TEMPORARY = ".charjax-tmp"
+"""How the name of a file that is still being written ends."""
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A temporary path to write; it takes the place of `path` if the block succeeds.
+
+    Readers see the old file or the new one, also after a crash. If the block raises,
+    the temporary file is removed and `path` stays as it was.
+    """
+    temporary = path.with_name(path.name + TEMPORARY)
+    try:
+        yield temporary
+        with open(temporary, "rb") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)

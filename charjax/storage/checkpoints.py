@@ -1,0 +1,357 @@
+"""Checkpoints of a run: saved while training goes on, kept by our own rules.
+
+The only file that imports Orbax. It writes a step to a temporary directory and renames
+it, so a step that has its final name was written to the end. Which steps stay is
+decided here, never by Orbax, whose rules can delete the newest step or prefer a NaN.
+"""
+
+import logging
+import math
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal
+
+import jax
+import orbax.checkpoint as ocp
+
+from charjax.config import InputError
+from charjax.storage.digest import named_leaves
+from charjax.storage.failures import attempt, reason_for
+
+FORMAT = 1
+"""The layout of a step on disk. It grows when older code could misread newer files."""
+
+_RECORD = "record"
+_REPLACEMENT = ".replacement"
+_RETIRED = ".retired"
+_UNFINISHED = ".orbax-checkpoint-tmp"
+
+
+class Checkpoints:
+    """The checkpoints in one directory; a context manager.
+
+    A step holds named items (pytrees of arrays, each readable without the others) and a
+    record: a dictionary of JSON values. Leaving the context waits for the last save,
+    also when an exception is on its way.
+
+    Among processes that train together all must call `save`, `wait`, `restore` and
+    `close`; the first one alone renames and deletes.
+
+    Raises InputError if the directory is a file or, with `read_only`, does not exist.
+    """
+
+    def __init__(self, directory: Path, *, read_only: bool = False) -> None:
+        # Orbax wants absolute paths; its warnings and tracebacks would bury our message,
+        # and whatever it reports that matters it also raises.
+        self._directory = Path(directory).absolute()
+        logging.getLogger("absl").setLevel(logging.CRITICAL)
+        if self._directory.exists() and not self._directory.is_dir():
+            raise InputError(
+                f"{directory} is a file, not a directory of checkpoints: "
+                "move it away or choose another --workdir."
+            )
+        if read_only and not self._directory.exists():
+            raise InputError(
+                f"there is no checkpoint at {directory}: train there first, "
+                "or choose another --workdir."
+            )
+        self._read_only = read_only
+        self._pending: int | None = None
+        self._checkpointer = _checkpointer()
+        if not read_only:
+            self._directory.mkdir(parents=True, exist_ok=True)
+            self._tidy()
+
+    def save(self, step: int, items: Mapping[str, Any], record: Mapping[str, Any]) -> None:
+        """Start saving a step; return once the arrays may be overwritten or donated.
+
+        The save before it is waited for first. A step already on disk is replaced: the
+        old one stays until the new one is complete. Raises OSError if this save cannot
+        start or the one before it failed; the steps on disk stay as they were, and
+        saving may be tried again.
+        """
+        if self._read_only:
+            raise RuntimeError(f"{self._directory} was opened read-only")
+        self.wait()
+        path = self._path(step)
+        if path.exists():
+            path = path.with_name(path.name + _REPLACEMENT)
+        if jax.process_index() == 0:
+            # Orbax refuses to start over what a failed save left behind.
+            _remove(path, path.with_name(path.name + _UNFINISHED))
+        trees = {name: ocp.args.StandardSave(tree) for name, tree in items.items()}
+        described = {**record, "format": FORMAT}
+        trees[_RECORD] = ocp.args.JsonSave(described)  # pyright: ignore[reportArgumentType]
+        try:
+            self._checkpointer.save(path, args=ocp.args.Composite(**trees))
+        except OSError as error:
+            raise self._failure(step, error) from error
+        self._pending = step
+
+    def wait(self) -> None:
+        """Return once the last save is on disk and verified; then retire older steps.
+
+        The best step and the newest stay, so two are usually left. Raises OSError if
+        the save failed.
+        """
+        if self._pending is None:
+            return
+        step = self._pending
+        try:
+            self._checkpointer.wait_until_finished()
+            if jax.process_index() == 0:
+                self._install(step)
+                self.record(step)
+        except Exception as error:
+            self._pending = None
+            raise self._failure(step, error) from error
+        self._pending = None
+        if jax.process_index() == 0:
+            self._retire(step)
+
+    def steps(self) -> list[int]:
+        """The finished steps on disk, ascending."""
+        return sorted(
+            int(path.name)
+            for path in self._directory.iterdir()
+            if _is_step(path.name) and path.is_dir() and any(path.iterdir())
+        )
+
+    def latest(self) -> int | None:
+        """The newest step, or None."""
+        return max(self.steps(), default=None)
+
+    def best(self) -> int | None:
+        """The step with the lowest finite `validation_loss` in its record, or None.
+
+        Of equals it is the earliest. Raises InputError if a record cannot be read.
+        """
+        losses = {step: _validation_loss(self.record(step)) for step in self.steps()}
+        finite = {step: loss for step, loss in losses.items() if loss is not None}
+        return min(finite, key=finite.__getitem__, default=None)
+
+    def resolve(self, which: Literal["best", "latest"] | int | str) -> int:
+        """The step that `best` (failing that the latest), `latest` or a number means.
+
+        Raises InputError if there is no such step.
+        """
+        steps = self.steps()
+        if not steps:
+            raise InputError(
+                f"there is no checkpoint in {self._directory}: train there first, "
+                "or choose another --workdir."
+            )
+        if which == "latest":
+            return steps[-1]
+        if which == "best":
+            best = self.best()
+            return steps[-1] if best is None else best
+        if _is_step(str(which)) and int(which) in steps:
+            return int(which)
+        raise InputError(
+            f"--step is {which}: {self._directory} holds step "
+            f"{_listed(steps)}; give one of them, best or latest."
+        )
+
+    def record(self, step: int) -> dict[str, Any]:
+        """The record saved with a step, and its `format`.
+
+        Raises InputError if it is damaged or of a format this version does not know.
+        """
+        args = ocp.args.Composite(record=ocp.args.JsonRestore())
+        record = self._read(
+            step, _RECORD, lambda path: self._checkpointer.restore(path, args=args).record
+        )
+        found = record.get("format") if isinstance(record, dict) else None
+        if found != FORMAT:
+            raise InputError(
+                f"checkpoint step {step} in {self._directory} has format {found}, this "
+                f"version of charjax reads format {FORMAT}: use the version that wrote it."
+            )
+        return record
+
+    def metadata(self, step: int, item: str) -> Any:
+        """An item's tree of `jax.ShapeDtypeStruct`, without reading its arrays.
+
+        Containers are dictionaries and lists, whatever they were when saved; it can
+        serve as a target of `restore`. Raises InputError for a damaged or absent item.
+        """
+        handler: Any = ocp.StandardCheckpointHandler()
+        return jax.tree.map(
+            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype),
+            self._read(step, item, lambda path: handler.metadata(path / item).tree),
+        )
+
+    def restore(self, step: int, targets: Mapping[str, Any]) -> dict[str, Any]:
+        """The items named in `targets`, and no others, as arrays.
+
+        A target is the item's tree of `jax.ShapeDtypeStruct`; each leaf goes to its
+        struct's `sharding`, or to the first device if it has none. The number of devices
+        that saved the step does not matter. Raises InputError if a tree, shape or type
+        differs from what was saved, and if the step is damaged.
+        """
+        self.record(step)
+        placed = {name: jax.tree.map(_placed, target) for name, target in targets.items()}
+        differences = [
+            line
+            for name, target in placed.items()
+            for line in _differences(name, self.metadata(step, name), target)
+        ]
+        if differences:
+            shown = differences[:10]
+            if len(differences) > len(shown):
+                shown.append(f"and {len(differences) - len(shown)} more")
+            raise InputError(
+                f"checkpoint step {step} in {self._directory} does not fit: use the "
+                "config it was trained with.\n  " + "\n  ".join(shown)
+            )
+        args = ocp.args.Composite(
+            **{name: ocp.args.StandardRestore(tree) for name, tree in placed.items()}
+        )
+        found = self._read(
+            step,
+            " or ".join(targets),
+            lambda path: self._checkpointer.restore(path, args=args),
+        )
+        return {name: found[name] for name in targets}
+
+    def close(self) -> None:
+        """Wait for the last save and release Orbax's threads."""
+        try:
+            self.wait()
+        finally:
+            self._checkpointer.close()
+
+    def __enter__(self) -> "Checkpoints":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _path(self, step: int) -> Path:
+        return self._directory / str(step)
+
+    def _tidy(self) -> None:
+        """Finish or remove what a killed run left half done."""
+        if jax.process_index() != 0:
+            return
+        for path in self._directory.iterdir():
+            if path.name.endswith(_REPLACEMENT):
+                self._install(int(path.name.removesuffix(_REPLACEMENT)))
+            elif _UNFINISHED in path.name or path.name.endswith(_RETIRED):
+                _remove(path)
+
+    def _install(self, step: int) -> None:
+        """Give a finished replacement of a step the step's name."""
+        path = self._path(step)
+        replacement = path.with_name(path.name + _REPLACEMENT)
+        if replacement.exists():
+            retired = _set_aside(path)
+            replacement.rename(path)
+            _remove(retired)
+
+    def _retire(self, saved: int) -> None:
+        """Delete the steps that are neither just saved, nor the newest, nor the best."""
+        kept: set[int | None] = {saved, self.latest()}
+        losses: dict[int, float] = {}
+        for step in self.steps():
+            try:
+                loss = _validation_loss(self.record(step))
+            except InputError:
+                # A step that cannot be judged is not ours to delete.
+                kept.add(step)
+                continue
+            if loss is not None:
+                losses[step] = loss
+        kept.add(min(losses, key=losses.__getitem__, default=None))
+        for step in self.steps():
+            if step not in kept:
+                _remove(_set_aside(self._path(step)))
+
+    def _read(self, step: int, what: str, read: Callable[[Path], Any]) -> Any:
+        if step not in self.steps():
+            self.resolve(step)
+        found, reason = attempt(lambda: read(self._path(step)))
+        if reason is None:
+            return found
+        others = [other for other in self.steps() if other != step]
+        remedy = f"try --step {others[-1]}" if others else "there is no other step"
+        raise InputError(
+            f"checkpoint step {step} in {self._directory} is damaged, its {what} cannot "
+            f"be read ({reason}): {remedy}."
+        )
+
+    def _failure(self, step: int, error: Exception) -> OSError:
+        # A failed save leaves Orbax's threads in an unknown state.
+        self._checkpointer = _checkpointer()
+        reason = reason_for(error)
+        return OSError(
+            f"checkpoint step {step} was not saved in {self._directory}: {reason}"
+        )
+
+
+def _checkpointer() -> ocp.AsyncCheckpointer:
+    # Directories made in the background save 5 ms of a step's time, but after a failure
+    # the threads that wait for them linger.
+    return ocp.AsyncCheckpointer(
+        ocp.CompositeCheckpointHandler(),
+        async_options=ocp.options.AsyncOptions(create_directories_asynchronously=False),
+    )
+
+
+def _is_step(name: str) -> bool:
+    return name.isascii() and name.isdigit() and str(int(name)) == name
+
+
+def _set_aside(path: Path) -> Path:
+    # Renamed first, so that a deletion that is interrupted leaves no damaged step.
+    retired = path.with_name(path.name + _RETIRED)
+    _remove(retired)
+    if path.exists():
+        path.rename(retired)
+    return retired
+
+
+def _remove(*paths: Path) -> None:
+    for path in paths:
+        if path.exists():
+            shutil.rmtree(path)
+
+
+def _validation_loss(record: Mapping[str, Any]) -> float | None:
+    loss = record.get("validation_loss")
+    return loss if isinstance(loss, int | float) and math.isfinite(loss) else None
+
+
+def _placed(leaf: Any) -> jax.ShapeDtypeStruct:
+    sharding = getattr(leaf, "sharding", None)
+    if sharding is None:
+        sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
+
+
+def _differences(item: str, saved: Any, expected: Any) -> list[str]:
+    found, wanted = (
+        {
+            path: f"{leaf.dtype}{list(leaf.shape)}"
+            for path, leaf in named_leaves(tree).items()
+        }
+        for tree in (saved, expected)
+    )
+    return [
+        f"{item}/{path}: saved {found.get(path, 'nothing')}, "
+        f"expected {wanted.get(path, 'nothing')}"
+        for path in sorted(found | wanted)
+        if found.get(path) != wanted.get(path)
+    ]
+
+
+def _listed(steps: list[int]) -> str:
+    return " and ".join(filter(None, [", ".join(map(str, steps[:-1])), str(steps[-1])]))

@@ -1,0 +1,57 @@
+"""What goes wrong in Orbax and TensorStore, as one line."""
+
+import contextlib
+import gc
+import logging
+import sys
+import textwrap
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+
+def attempt(read: Callable[[], Any]) -> tuple[Any, str | None]:
+    """What `read` returns and None, or None and the reason for which it failed."""
+    with _abandoned_reads_silenced():
+        try:
+            return read(), None
+        except Exception as error:
+            reason = reason_for(error)
+        # Outside the except clause, so that the traceback keeps no read alive. Those
+        # under way complain when they end, which is soon.
+        gc.collect()
+        time.sleep(0.2)
+        gc.collect()
+        return None, reason
+
+
+def reason_for(error: BaseException) -> str:
+    """The first line of the error at the bottom of a chain, shortened.
+
+    >>> reason_for(ValueError("no such array\\nSee the following pages"))
+    'no such array'
+    """
+    while cause := error.__cause__ or error.__context__:
+        error = cause
+    line = (str(error).splitlines() or [""])[0]
+    return textwrap.shorten(line, 160, placeholder=" ...") or type(error).__name__
+
+
+@contextlib.contextmanager
+def _abandoned_reads_silenced() -> Iterator[None]:
+    # When one array cannot be read, Orbax abandons the reads of the others without
+    # waiting for them, and each one that fails later prints pages on standard error.
+    def hook(unraisable: Any) -> None:
+        noise = ("Event loop is closed", "Encountered error while reading array")
+        if not str(unraisable.exc_value).startswith(noise):
+            shown(unraisable)
+
+    asyncio_log = logging.getLogger("asyncio")
+    shown, level = sys.unraisablehook, asyncio_log.level
+    sys.unraisablehook = hook
+    asyncio_log.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        sys.unraisablehook = shown
+        asyncio_log.setLevel(level)

@@ -1,0 +1,236 @@
+"""A run's directory: what lies where, who may write, what a resume may change."""
+
+import contextlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NoReturn
+
+from charjax.config import Config, InputError, flatten, from_dict, to_dict
+from charjax.storage.atomic import TEMPORARY, replacing
+
+CONFIG = "config.json"
+METRICS = "metrics.jsonl"
+CHECKPOINTS = "checkpoints"
+SAMPLES = "samples.txt"
+CURVES = "curves.png"
+CORPUS = "corpus.txt"
+
+_LOCK = ".charjax-lock"
+
+# The config goes last: until all else is gone, the directory holds a run.
+_WRITTEN = (CHECKPOINTS, METRICS, SAMPLES, CURVES, CORPUS, CONFIG)
+
+_CHANGEABLE = frozenset(
+    f"train.{name}"
+    for name in (
+        *("steps", "epochs", "eval_every", "checkpoint_every", "log_every"),
+        *("sample_every", "early_stopping"),
+    )
+)
+
+_RESOLVED_AT_BIRTH = frozenset({"optimizer.schedule_steps", "optimizer.epoch_steps"})
+
+
+def holds_run(workdir: Path) -> bool:
+    """Whether a run was begun in this directory."""
+    return (workdir / CONFIG).exists() or (workdir / CHECKPOINTS).exists()
+
+
+def read_config(workdir: Path) -> Config:
+    """The config the run in `workdir` was begun with.
+
+    Raises InputError if `config.json` is absent, damaged or not a config.
+    """
+    path = workdir / CONFIG
+    remedy = "restore it from a copy, choose another --workdir, or start over with --fresh"
+    try:
+        return from_dict(json.loads(path.read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        raise InputError(f"there is no {path}: {remedy}.") from None
+    except OSError as error:
+        raise InputError(f"{path} cannot be read, {error.strerror}: {remedy}.") from error
+    except InputError as error:
+        raise InputError(f"{path} does not fit this version: {error}") from error
+    except (ValueError, TypeError, AttributeError, RecursionError) as error:
+        raise InputError(f"{path} is damaged: {remedy}.") from error
+
+
+def write_config(workdir: Path, config: Config) -> None:
+    """Write `config.json`, making the directory if need be."""
+    workdir.mkdir(parents=True, exist_ok=True)
+    with replacing(workdir / CONFIG) as path:
+        text = json.dumps(to_dict(config), indent=2, ensure_ascii=False)
+        path.write_text(text + "\n", encoding="utf-8")
+
+
+def create(workdir: Path, config: Config, text: bytes | None) -> None:
+    """Begin a run in `workdir`: its config, and a text that no other file holds."""
+    workdir.mkdir(parents=True, exist_ok=True)
+    if text is not None:
+        with replacing(workdir / CORPUS) as path:
+            path.write_bytes(text)
+    # Last, since it is what makes the directory hold a run.
+    write_config(workdir, config)
+
+
+def kept_text(workdir: Path) -> bytes | None:
+    """The text that `create` kept, or None if the run's text is in files of its own."""
+    path = workdir / CORPUS
+    return path.read_bytes() if path.exists() else None
+
+
+def resumed_config(stored: Config, requested: Config) -> Config:
+    """The config to go on with: the stored run, with the length and cadences requested.
+
+    What was settled when the run was born (`optimizer.schedule_steps`,
+    `optimizer.epoch_steps`) stays if it is requested as None. Raises InputError naming
+    every other field that differs.
+
+    >>> born = Config().replace(**{"optimizer.schedule_steps": 100})
+    >>> longer = resumed_config(born, Config().replace(**{"train.steps": 500}))
+    >>> longer.train.steps, longer.optimizer.schedule_steps
+    (500, 100)
+    """
+    found, changes, refused = dict(flatten(stored)), {}, []
+    for field, wanted in flatten(requested):
+        if wanted == found[field]:
+            continue
+        if field in _CHANGEABLE:
+            changes[field] = wanted
+        elif not (field in _RESOLVED_AT_BIRTH and wanted is None):
+            refused.append(f"{field}: the run has {found[field]!r}, asked for {wanted!r}")
+    if refused:
+        raise InputError(
+            "a run is resumed with its own config. Leave these as they are, give another "
+            "--workdir, or start over with --fresh:\n  " + "\n  ".join(refused)
+        )
+    return stored.replace(**changes)
+
+
+def start_over(workdir: Path) -> None:
+    """Delete the run in `workdir`, if there is one, and none of the other files there.
+
+    Raises InputError if there is a `config.json` that is not a run's.
+    """
+    if not holds_run(workdir):
+        return
+    if not any((workdir / name).exists() for name in (CHECKPOINTS, METRICS)):
+        with contextlib.suppress(FileNotFoundError):
+            _require_own_config(workdir / CONFIG)
+    for name in _WRITTEN:
+        for path in (workdir / name, workdir / (name + TEMPORARY)):
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
+                path.unlink(missing_ok=True)
+
+
+def newest_run(root: Path) -> Path:
+    """The run directory in `root` that was written to last and has a checkpoint.
+
+    Raises InputError if there is none.
+    """
+    runs = [path for path in root.iterdir() if _has_step(path)] if root.is_dir() else []
+    if not runs:
+        raise InputError(
+            f"there is no run with a checkpoint in {root}/: train one first, "
+            "or name its directory with --workdir."
+        )
+    return max(runs, key=_last_written)
+
+
+@contextlib.contextmanager
+def lock(workdir: Path) -> Iterator[None]:
+    """Keep other processes from writing to `workdir`; nothing of it stays behind.
+
+    The directory is made if need be, and removed again if it is left empty. Raises
+    InputError if another run has it, or if it cannot be written. Where the system has
+    no file locks there is no protection.
+    """
+    workdir = workdir.absolute()
+    made = [path for path in (workdir, *workdir.parents) if not path.exists()]
+    try:
+        try:
+            workdir.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise _unwritable(workdir, error) from error
+        with _held(workdir / _LOCK):
+            yield
+    finally:
+        with contextlib.suppress(OSError):
+            for path in made:
+                path.rmdir()
+
+
+@contextlib.contextmanager
+def _held(path: Path) -> Iterator[None]:
+    try:
+        import fcntl
+    except ImportError:
+        yield
+        return
+    while True:
+        try:
+            file = open(path, "a+", encoding="ascii")  # noqa: SIM115
+        except OSError as error:
+            raise _unwritable(path.parent, error) from error
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            with file:
+                _refuse_second(path, file)
+        except OSError:
+            # Some network file systems have no locks.
+            pass
+        # The holder before us may have removed the file between our open and our lock.
+        if path.exists() and os.path.samestat(os.fstat(file.fileno()), path.stat()):
+            break
+        file.close()
+    with file:
+        file.truncate(0)
+        file.write(str(os.getpid()))
+        file.flush()
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
+
+
+def _unwritable(workdir: Path, error: OSError) -> InputError:
+    return InputError(
+        f"{workdir} cannot be written, {error.strerror}: choose another --workdir."
+    )
+
+
+def _refuse_second(path: Path, file: Any) -> NoReturn:
+    file.seek(0)
+    holder = file.read() or "another one"
+    raise InputError(
+        f"{path.parent} is in use by process {holder}: wait for it, stop it, "
+        "or choose another --workdir."
+    )
+
+
+def _require_own_config(path: Path) -> None:
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError:
+        return
+    if not isinstance(values, dict) or not set(values) & set(to_dict(Config())):
+        raise InputError(
+            f"{path} is not a run's: --fresh will not delete it; "
+            "move it away or choose another --workdir."
+        )
+
+
+def _has_step(run: Path) -> bool:
+    folder = run / CHECKPOINTS
+    return folder.is_dir() and any(path.name.isdigit() for path in folder.iterdir())
+
+
+def _last_written(run: Path) -> float:
+    paths = (run / METRICS, *(run / CHECKPOINTS).iterdir())
+    return max(path.stat().st_mtime for path in paths if path.exists())

@@ -1,0 +1,247 @@
+"""Batches as a pure function of ids, seed and step, computed with numpy.
+
+Position p of a text of n symbols is the pair of an input, ids[p], and its target,
+ids[p + 1]: there are n - 1. Nothing is kept between calls, so the place in the data is
+the step number, and each host can ask for only its rows.
+"""
+
+from collections.abc import Callable
+from typing import Literal, NamedTuple
+
+import numpy as np
+
+from charjax.config import DataConfig, InputError
+
+_FEISTEL_ROUNDS = 8
+
+
+class Batch(NamedTuple):
+    """One window of every row: `b` rows, `t` positions.
+
+    `inputs` and `targets` are int32 `[b, t]`, 0 where masked; `mask` is bool `[b, t]`,
+    the positions that count; `reset` is bool `[b]`, the rows whose recurrent state becomes
+    zero before this window.
+    """
+
+    inputs: np.ndarray
+    targets: np.ndarray
+    mask: np.ndarray
+    reset: np.ndarray
+
+
+def stream_windows(n: int, rows: int, sequence_length: int) -> int:
+    """How many windows take `rows` contiguous rows through a text of `n` symbols once.
+
+    >>> stream_windows(n=21, rows=2, sequence_length=4)
+    3
+    """
+    return _ceil(_ceil(max(n - 1, 0), rows), sequence_length)
+
+
+def stream_window(
+    ids: np.ndarray,
+    rows: int,
+    sequence_length: int,
+    window: int,
+    row_range: tuple[int, int] | None = None,
+) -> Batch:
+    """Window `window` of a text cut into contiguous rows, or of some of those rows.
+
+    The positions are cut into `rows` rows of equal length, the last ones shorter or empty;
+    a window is the next `sequence_length` positions of each. What lies beyond a row's end
+    is masked, so the windows of a pass hold every position exactly once. Rows begin from
+    zero state at window 0 and go on from there.
+
+    >>> batch = stream_window(np.arange(8), rows=2, sequence_length=3, window=1)
+    >>> batch.inputs.tolist(), batch.mask.tolist(), batch.reset.tolist()
+    ([[3, 0, 0], [0, 0, 0]], [[True, False, False], [False, False, False]], [False, False])
+    """
+    first, last = row_range or (0, rows)
+    positions = max(len(ids) - 1, 0)
+    row_length = _ceil(positions, rows)
+    columns = np.arange(sequence_length) + window * sequence_length
+    starts = np.arange(first, last)[:, None] * row_length
+    indices = starts + columns
+    mask = (columns < row_length) & (indices < positions)
+    reset = np.full(last - first, window == 0)
+    return _gather(ids, indices, mask, reset)
+
+
+def random_windows(n: int, rows: int, sequence_length: int) -> int:
+    """How many batches of `rows` windows hold each window of a text once.
+
+    >>> random_windows(n=21, rows=4, sequence_length=10)
+    3
+    """
+    return _ceil(max(n - sequence_length, 0), rows)
+
+
+def random_window(
+    ids: np.ndarray,
+    rows: int,
+    sequence_length: int,
+    window: int,
+    seed: int,
+    epoch: int,
+    row_range: tuple[int, int] | None = None,
+) -> Batch:
+    """Batch `window` of an epoch over all windows of a text, shuffled, from zero state.
+
+    A window may start at any of the `len(ids) - sequence_length` places; an epoch has
+    each once, in an order given by `seed` and `epoch`. Rows that the last batch of an
+    epoch has no window for are masked.
+
+    >>> batch = random_window(np.arange(9), 2, 3, window=0, seed=0, epoch=0)
+    >>> batch.targets - batch.inputs
+    array([[1, 1, 1],
+           [1, 1, 1]], dtype=int32)
+    """
+    first, last = row_range or (0, rows)
+    total = max(len(ids) - sequence_length, 0)
+    order = np.arange(first, last) + window * rows
+    present = order < total
+    starts = np.zeros(last - first, np.int64)
+    starts[present] = permuted(order[present], total, seed, epoch)
+    indices = starts[:, None] + np.arange(sequence_length)
+    mask = np.broadcast_to(present[:, None], indices.shape).copy()
+    return _gather(ids, indices, mask, np.ones(last - first, bool))
+
+
+def permuted(order: np.ndarray, total: int, seed: int, epoch: int) -> np.ndarray:
+    """Places in 0..total-1 to places in a shuffled order of them: int64, same shape.
+
+    A bijection for each (seed, epoch), computed place by place without a table.
+
+    >>> sorted(permuted(np.arange(10), 10, seed=0, epoch=3).tolist())
+    [0, 1, 2, 3, 4, 5, 6, 7, 8, 9]
+    """
+    keys = np.random.SeedSequence([seed, epoch]).generate_state(_FEISTEL_ROUNDS, np.uint64)
+    bits = max((total - 1).bit_length(), 2)
+    values = _feistel(order.astype(np.uint64), bits, keys)
+    # A Feistel network shuffles a power of two, less than twice the total. Applied again
+    # to what falls outside, it comes back inside, and stays a bijection there.
+    while (outside := values >= total).any():
+        values[outside] = _feistel(values[outside], bits, keys)
+    return values.astype(np.int64)
+
+
+def batches_per_epoch(n: int, data: DataConfig) -> int:
+    """Batches in one pass over a training text of `n` symbols.
+
+    Raises InputError where the text has none at all.
+
+    >>> batches_per_epoch(1_786_700, DataConfig())
+    291
+    """
+    count = _windows_of(data)(n, data.batch_size, data.sequence_length)
+    if count == 0:
+        check_length(n, data, "train")
+    return count
+
+
+def batch_at(
+    ids: np.ndarray,
+    data: DataConfig,
+    seed: int,
+    step: int,
+    row_range: tuple[int, int] | None = None,
+) -> Batch:
+    """The batch of a training step, or `row_range` (from, up to) of its rows.
+
+    `step` counts from 0 and on through the epochs. The shape is always
+    `[data.batch_size or fewer rows, data.sequence_length]`.
+
+    >>> data = DataConfig(batch_size=2, sequence_length=3)
+    >>> batch_at(np.arange(13), data, seed=0, step=3).inputs.tolist()
+    [[3, 4, 5], [9, 10, 11]]
+    """
+    epoch, window = divmod(step, batches_per_epoch(len(ids), data))
+    if data.batching == "windows":
+        return random_window(
+            ids, data.batch_size, data.sequence_length, window, seed, epoch, row_range
+        )
+    return stream_window(ids, data.batch_size, data.sequence_length, window, row_range)
+
+
+def check_length(
+    n: int, data: DataConfig, split: Literal["train", "validation", "test"]
+) -> None:
+    """Refuse a split of `n` symbols that is too short, with what would fit.
+
+    Training needs one whole batch: batch_size * sequence_length positions for streams,
+    batch_size windows for windows. The others need 2 symbols, or a share of 0.
+
+    >>> check_length(100, DataConfig(batch_size=4, sequence_length=24), "train")
+    """
+    rows, length, unit = data.batch_size, data.sequence_length, data.vocabulary
+    if n < 2:
+        index = ("train", "validation", "test").index(split)
+        if n == 0 and data.split[index] == 0:
+            return
+        raise InputError(
+            f"data.split is {data.split!r}: it leaves {n} {unit} for {split}, and at least "
+            "2 are needed; give a longer text, or other shares."
+        )
+    if split != "train":
+        return
+    if data.batching == "streams":
+        needed = rows * length + 1
+        fitting = [((n - 1) // length, length), (rows, (n - 1) // rows)]
+    else:
+        needed = rows + length
+        fitting = [(n - length, length), (rows, n - rows)]
+    if n >= needed:
+        return
+    possible = [pair for pair in fitting if min(pair) >= 1] or [(1, n - 1)]
+    advice = " or ".join(
+        f"data.batch_size {rows} with data.sequence_length {length}"
+        for rows, length in possible
+    )
+    raise InputError(
+        f"data.batch_size is {rows} and data.sequence_length {length}: {data.batching} of "
+        f"that size need {needed:,} {unit} to train on, and there are {n:,}. Give a longer "
+        f"text, or {advice}, which would fit."
+    )
+
+
+def _windows_of(data: DataConfig) -> Callable[[int, int, int], int]:
+    return random_windows if data.batching == "windows" else stream_windows
+
+
+def _gather(
+    ids: np.ndarray, indices: np.ndarray, mask: np.ndarray, reset: np.ndarray
+) -> Batch:
+    if len(ids) < 2:
+        zeros = np.zeros(indices.shape, np.int32)
+        return Batch(zeros, zeros.copy(), mask, reset)
+    plain = np.asarray(ids)
+    indices = np.where(mask, indices, 0)
+    inputs = np.where(mask, plain[indices], 0).astype(np.int32)
+    targets = np.where(mask, plain[indices + 1], 0).astype(np.int32)
+    return Batch(inputs, targets, mask, reset)
+
+
+def _feistel(values: np.ndarray, bits: int, keys: np.ndarray) -> np.ndarray:
+    # Halves of unequal width, changed in turn by a mix of the other: each round undoes
+    # itself when run again, so the whole is a bijection of `bits`-bit numbers.
+    low_bits = bits // 2
+    low_mask = np.uint64((1 << low_bits) - 1)
+    high_mask = np.uint64((1 << (bits - low_bits)) - 1)
+    low, high = values & low_mask, values >> np.uint64(low_bits)
+    for number, key in enumerate(keys):
+        if number % 2:
+            high = high ^ (_mixed(low ^ key) & high_mask)
+        else:
+            low = low ^ (_mixed(high ^ key) & low_mask)
+    return (high << np.uint64(low_bits)) | low
+
+
+def _mixed(values: np.ndarray) -> np.ndarray:
+    # The finaliser of SplitMix64 (Steele et al. 2014): every input bit moves every other.
+    values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return values ^ (values >> np.uint64(31))
+
+
+def _ceil(numerator: int, denominator: int) -> int:
+    return -(-numerator // denominator)

@@ -1,0 +1,259 @@
+"""Raw text in chunks to clean text in chunks: decoding, line ends, markers.
+
+Nothing here holds more than a few chunks at a time, so a text may be larger than memory.
+"""
+
+import codecs
+import dataclasses
+import hashlib
+import itertools
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import AnyStr
+
+from charjax.config import DataConfig, InputError
+from charjax.text import sources
+from charjax.text.vocabulary import to_bytes
+
+Origin = str | bytes | tuple[Path, ...]
+"""A text in memory, or the files to read one after the other."""
+
+_UTF8_MARK = codecs.BOM_UTF8
+_UTF16_MARKS = {codecs.BOM_UTF16_LE: "utf-16-le", codecs.BOM_UTF16_BE: "utf-16-be"}
+
+
+@dataclasses.dataclass
+class Tally:
+    """What cleaning did, and the digests of the raw files; filled in on the way."""
+
+    crlf: int = 0
+    lone_cr: int = 0
+    before: int = 0
+    after: int = 0
+    remarks: list[str] = dataclasses.field(default_factory=list)
+    file_digests: list[bytes] = dataclasses.field(default_factory=list)
+
+    def notes(self) -> tuple[str, ...]:
+        """One readable line per thing that was done to the text.
+
+        >>> Tally(crlf=1200, before=1).notes()
+        ('1,200 CRLF line ends became LF', '1 symbol before the start marker dropped')
+        """
+        counted = (
+            (self.crlf, "CRLF line end", " became LF"),
+            (self.lone_cr, "CR line end", " became LF"),
+            (self.before, "symbol", " before the start marker dropped"),
+            (self.after, "symbol", " from the end marker on dropped"),
+        )
+        return tuple(self.remarks) + tuple(
+            f"{number:,} {what}{'' if number == 1 else 's'}{done}"
+            for number, what, done in counted
+            if number
+        )
+
+    def raw_digest(self) -> str:
+        """One digest of all the raw files, their borders included."""
+        return hashlib.sha256(b"".join(self.file_digests)).hexdigest()
+
+
+def raw_digest(paths: tuple[Path, ...]) -> str:
+    """What `Tally.raw_digest` would be after reading these files, without decoding."""
+    tally = Tally()
+    for path in paths:
+        for _ in _hashed(path, tally):
+            pass
+    return tally.raw_digest()
+
+
+def clean(
+    origin: Origin, data: DataConfig, tally: Tally
+) -> Iterator[str] | Iterator[bytes]:
+    """The clean text in chunks: str for a vocabulary of characters, bytes for bytes.
+
+    Characters are decoded, byte-order marks taken off, CRLF and CR made LF, files joined
+    with a line end where one lacks it. Bytes stay as they are. Both are cut at the
+    markers. Raises InputError for bytes that the encoding does not know, at their offset,
+    and for a marker that is not there.
+
+    >>> "".join(clean("a\\r\\nb", DataConfig(), Tally()))
+    'a\\nb'
+    """
+    start, end = data.start_marker, data.end_marker
+    if data.vocabulary == "bytes":
+        return _cut(
+            _raw(origin, tally),
+            None if start is None else to_bytes(start),
+            None if end is None else to_bytes(end),
+            tally,
+        )
+    return _cut(
+        _characters(origin, data.encoding, tally),
+        None if start is None else "".join(_unify_line_ends([start], Tally())),
+        None if end is None else "".join(_unify_line_ends([end], Tally())),
+        tally,
+    )
+
+
+def _raw(origin: Origin, tally: Tally) -> Iterator[bytes]:
+    if isinstance(origin, str):
+        yield from map(to_bytes, _slices(origin))
+    elif isinstance(origin, bytes):
+        yield from _slices(origin)
+    else:
+        for path in origin:
+            yield from _hashed(path, tally)
+
+
+def _characters(origin: Origin, encoding: str, tally: Tally) -> Iterator[str]:
+    if isinstance(origin, str):
+        if origin.startswith("\ufeff"):
+            tally.remarks.append("byte-order mark taken off")
+        yield from _unify_line_ends(_slices(origin.removeprefix("\ufeff")), tally)
+        return
+    if isinstance(origin, bytes):
+        decoded = _decode(_slices(origin), encoding, "the text given", tally)
+        yield from _unify_line_ends(decoded, tally)
+        return
+    last = ""
+    for path in origin:
+        first = True
+        decoded = _decode(_hashed(path, tally), encoding, str(path), tally)
+        for chunk in _unify_line_ends(decoded, tally):
+            if first and last not in ("", "\n"):
+                yield "\n"
+            first, last = False, chunk[-1]
+            yield chunk
+
+
+def _slices(text: AnyStr) -> Iterator[AnyStr]:
+    for start in range(0, len(text), sources.CHUNK_BYTES):
+        yield text[start : start + sources.CHUNK_BYTES]
+
+
+def _hashed(path: Path, tally: Tally) -> Iterator[bytes]:
+    digest = hashlib.sha256()
+    for chunk in sources.read_chunks(path):
+        digest.update(chunk)
+        yield chunk
+    tally.file_digests.append(digest.digest())
+
+
+def _decode(
+    chunks: Iterator[bytes], encoding: str, name: str, tally: Tally
+) -> Iterator[str]:
+    head = b""
+    while len(head) < 3 and (chunk := next(chunks, b"")):
+        head += chunk
+    # A UTF-32 mark begins like a UTF-16 one; only its own codec can tell.
+    mark = b""
+    if head.startswith(_UTF8_MARK):
+        mark, encoding = _UTF8_MARK, "utf-8"
+    elif head[:2] in _UTF16_MARKS and not codecs.lookup(encoding).name.startswith("utf-32"):
+        mark, encoding = head[:2], _UTF16_MARKS[head[:2]]
+    if mark:
+        tally.remarks.append(f"{name}: {encoding} byte-order mark taken off")
+    # Text kept from memory may hold lone surrogates, and must read back the same.
+    errors = "surrogatepass" if codecs.lookup(encoding).name == "utf-8" else "strict"
+    decoder = codecs.getincrementaldecoder(encoding)(errors)
+    consumed = len(mark)
+    # The empty chunk at the end makes the decoder say whether it is in mid-character.
+    for chunk in itertools.chain([head[len(mark) :]], chunks, [b""]):
+        try:
+            text = decoder.decode(chunk, final=not chunk)
+        except UnicodeError as error:
+            raise _undecodable(error, name, encoding, consumed, len(chunk)) from None
+        consumed += len(chunk)
+        if text:
+            yield text
+
+
+def _undecodable(
+    error: UnicodeError, name: str, encoding: str, consumed: int, given: int
+) -> InputError:
+    where = ""
+    if isinstance(error, UnicodeDecodeError):
+        # The decoder puts bytes that it had kept from before in front of those given.
+        offset = consumed - (len(error.object) - given) + error.start
+        where = f" at byte {offset} (0x{error.object[error.start]:02x})"
+    reason = error.reason if isinstance(error, UnicodeDecodeError) else str(error)
+    return InputError(
+        f"{name} is not valid {encoding}{where}: {reason}. Give its encoding, such as "
+        "--data.encoding latin-1, or model bytes with --data.vocabulary bytes."
+    )
+
+
+def _unify_line_ends(chunks: Iterable[str], tally: Tally) -> Iterator[str]:
+    # A CR at the end of a chunk waits for the next one, which may begin with its LF.
+    held = ""
+    for chunk in chunks:
+        window = held + chunk
+        held = "\r" if window.endswith("\r") else ""
+        if held:
+            window = window[:-1]
+        if "\r" in window:
+            crlf = window.count("\r\n")
+            tally.crlf += crlf
+            tally.lone_cr += window.count("\r") - crlf
+            window = window.replace("\r\n", "\n").replace("\r", "\n")
+        if window:
+            yield window
+    if held:
+        tally.lone_cr += 1
+        yield "\n"
+
+
+def _cut(
+    chunks: Iterator[AnyStr], start: AnyStr | None, end: AnyStr | None, tally: Tally
+) -> Iterator[AnyStr]:
+    if start is not None:
+        chunks = _from_marker(chunks, start, tally)
+        # The marker itself, in which the end is not looked for.
+        yield next(chunks)
+    if end is not None:
+        chunks = _until_marker(chunks, end, tally)
+    yield from chunks
+
+
+def _from_marker(
+    chunks: Iterator[AnyStr], marker: AnyStr, tally: Tally
+) -> Iterator[AnyStr]:
+    tail = marker[:0]
+    for chunk in chunks:
+        window = tail + chunk
+        found = window.find(marker)
+        if found >= 0:
+            tally.before += found
+            yield marker
+            yield window[found + len(marker) :]
+            yield from chunks
+            return
+        dropped = max(len(window) - len(marker) + 1, 0)
+        tally.before += dropped
+        tail = window[dropped:]
+    raise _absent("start_marker", marker, "")
+
+
+def _until_marker(
+    chunks: Iterator[AnyStr], marker: AnyStr, tally: Tally
+) -> Iterator[AnyStr]:
+    tail = marker[:0]
+    for chunk in chunks:
+        window = tail + chunk
+        found = window.find(marker)
+        if found >= 0:
+            yield window[:found]
+            # To the very end, for the digest of the raw file and what else is wrong in it.
+            tally.after += len(window) - found + sum(len(rest) for rest in chunks)
+            return
+        settled = max(len(window) - len(marker) + 1, 0)
+        yield window[:settled]
+        tail = window[settled:]
+    raise _absent("end_marker", marker, " after the start")
+
+
+def _absent(field: str, marker: str | bytes, where: str) -> InputError:
+    shown = marker if isinstance(marker, str) else marker.decode("utf-8", "surrogatepass")
+    return InputError(
+        f"data.{field} is {shown!r}: the text does not have it{where}; check its spelling, "
+        "or leave it out for no cut."
+    )

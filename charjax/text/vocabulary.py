@@ -1,0 +1,280 @@
+"""Which symbols there are, and the two directions between text and ids."""
+
+import codecs
+import dataclasses
+import functools
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from charjax.config import InputError
+
+# Encoding works in pieces of this many symbols: a text needs four bytes per symbol as
+# code points, and eight pieces' worth of scratch space would otherwise dwarf the result.
+PIECE = 2**20
+
+OnUnknown = Literal["error", "skip"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Vocabulary:
+    """The symbols of a model, numbered from 0: characters (code points) or bytes.
+
+    `symbols` holds the characters in ascending order, each once, lone surrogates
+    included; it is empty for bytes, where a symbol's id is its value. Raises InputError
+    for any other content.
+
+    >>> vocabulary = Vocabulary.characters("banana")
+    >>> vocabulary.symbols, vocabulary.size
+    ('abn', 3)
+    >>> vocabulary.encode("nab")
+    array([2, 0, 1], dtype=uint8)
+    >>> vocabulary.decode([1, 0, 2])
+    'ban'
+    """
+
+    kind: Literal["characters", "bytes"]
+    symbols: str = ""
+
+    def __post_init__(self) -> None:
+        if self.kind not in ("characters", "bytes"):
+            raise InputError(
+                f"vocabulary.kind is {self.kind!r}: expected one of characters, bytes."
+            )
+        if not isinstance(self.symbols, str):
+            raise InputError(
+                f"vocabulary.symbols is {self.symbols!r}: expected a string of the "
+                "characters."
+            )
+        if self.kind == "bytes" and self.symbols:
+            raise InputError(
+                f"vocabulary.symbols is {self.symbols!r}: a vocabulary of bytes always "
+                "has all 256; leave it empty."
+            )
+        if self.kind == "characters":
+            if not self.symbols:
+                raise InputError(
+                    "vocabulary.symbols is empty: a vocabulary needs at least one symbol; "
+                    "give it some text."
+                )
+            codes = code_points(self.symbols)
+            if (codes[1:] <= codes[:-1]).any():
+                raise InputError(
+                    f"vocabulary.symbols is {self.symbols!r}: the characters must be in "
+                    "ascending order and each only once."
+                )
+
+    @classmethod
+    def characters(cls, text: str | Iterable[str]) -> "Vocabulary":
+        """The vocabulary of the characters in a text, or in several strings.
+
+        >>> Vocabulary.characters(["no", "on"])
+        Vocabulary(kind='characters', symbols='no')
+        """
+        found: set[str] = set()
+        for piece in (text,) if isinstance(text, str) else text:
+            found.update(piece)
+        return cls("characters", "".join(sorted(found)))
+
+    @classmethod
+    def of_bytes(cls) -> "Vocabulary":
+        """The vocabulary of all 256 bytes, in which nothing is ever unknown.
+
+        >>> Vocabulary.of_bytes().encode("é")
+        array([195, 169], dtype=uint8)
+        """
+        return cls("bytes")
+
+    @property
+    def size(self) -> int:
+        """How many symbols there are."""
+        return 256 if self.kind == "bytes" else len(self.symbols)
+
+    def __len__(self) -> int:
+        return self.size
+
+    @property
+    def id_dtype(self) -> np.dtype:
+        """The narrowest unsigned type that holds every id.
+
+        >>> Vocabulary.of_bytes().id_dtype
+        dtype('uint8')
+        >>> Vocabulary.characters(map(chr, range(257))).id_dtype
+        dtype('uint16')
+        """
+        return np.min_scalar_type(self.size - 1)
+
+    def encode(self, text: str | bytes, on_unknown: OnUnknown = "error") -> np.ndarray:
+        """Text as ids: `[n]` of `id_dtype`.
+
+        Bytes given to a vocabulary of characters are read as UTF-8; a str given to a
+        vocabulary of bytes is written as UTF-8, lone surrogates included. Characters
+        without an id raise an InputError that lists them, or are left out if `on_unknown`
+        is "skip".
+
+        >>> Vocabulary.characters("ab").encode("a-b", on_unknown="skip")
+        array([0, 1], dtype=uint8)
+        """
+        if self.kind == "bytes":
+            raw = to_bytes(text) if isinstance(text, str) else text
+            return np.frombuffer(raw, np.uint8).copy()
+        if not isinstance(text, str):
+            try:
+                text = text.decode("utf-8", "surrogatepass")
+            except UnicodeDecodeError as error:
+                raise InputError(
+                    f"the bytes are not UTF-8 at offset {error.start}: decode them first "
+                    "and give a str."
+                ) from None
+        pieces: list[np.ndarray] = []
+        unknown: set[int] = set()
+        for start in range(0, len(text), PIECE):
+            ids = self.encode_codes(code_points(text[start : start + PIECE]))
+            known = ids >= 0
+            if not known.all():
+                codes = code_points(text[start : start + PIECE])
+                unknown.update(np.unique(codes[~known]).tolist())
+                ids = ids[known]
+            pieces.append(ids.astype(self.id_dtype))
+        if unknown and on_unknown == "error":
+            raise InputError(
+                f"{describe_unknown(sorted(unknown))}: take them out, or leave them out "
+                'with --on-unknown skip (on_unknown="skip").'
+            )
+        return np.concatenate(pieces) if pieces else np.empty(0, self.id_dtype)
+
+    def encode_codes(self, codes: np.ndarray) -> np.ndarray:
+        """Code points, or byte values, as int32 ids of the same shape; unknown is -1."""
+        table = self._table
+        above = len(table) - 1
+        if np.iinfo(codes.dtype).max > above:
+            codes = np.minimum(codes, above)
+        return table[codes]
+
+    def decode(self, ids: npt.ArrayLike) -> str:
+        """The text of some ids; bytes that are no UTF-8 become U+FFFD.
+
+        >>> Vocabulary.of_bytes().decode([195, 169, 255])
+        'é�'
+        """
+        if self.kind == "bytes":
+            return self.decode_bytes(ids).decode("utf-8", "replace")
+        codes = self._codes[self._checked(ids)]
+        return codes.astype("<u4").tobytes().decode("utf-32-le", "surrogatepass")
+
+    def decode_bytes(self, ids: npt.ArrayLike) -> bytes:
+        """The exact bytes of some ids; characters are written as UTF-8.
+
+        >>> Vocabulary.characters("é").decode_bytes([0])
+        b'\\xc3\\xa9'
+        """
+        if self.kind == "bytes":
+            return self._checked(ids).astype(np.uint8).tobytes()
+        return to_bytes(self.decode(ids))
+
+    def decoder(self) -> Callable[[npt.ArrayLike], str]:
+        """A function from ids to text that remembers a half-finished UTF-8 sequence.
+
+        Calls in a row return what `decode` would for all the ids at once, as soon as it
+        is certain; a sequence that is never finished is never returned.
+
+        >>> decode = Vocabulary.of_bytes().decoder()
+        >>> decode([195]), decode([169])
+        ('', 'é')
+        """
+        if self.kind == "characters":
+            return self.decode
+        incremental = codecs.getincrementaldecoder("utf-8")("replace")
+        return lambda ids: incremental.decode(self.decode_bytes(ids))
+
+    def to_dict(self) -> dict[str, Any]:
+        """The vocabulary as JSON values, safe for any Unicode.
+
+        >>> Vocabulary.characters("ba").to_dict()
+        {'kind': 'characters', 'symbols': [97, 98]}
+        """
+        # Code points, not a string: JSON writers and readers disagree on lone surrogates,
+        # and join two that stand side by side.
+        return {"kind": self.kind, "symbols": [ord(symbol) for symbol in self.symbols]}
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> "Vocabulary":
+        """The vocabulary that `to_dict` describes; InputError if it describes none.
+
+        >>> Vocabulary.from_dict({"kind": "characters", "symbols": [97, 98]}).symbols
+        'ab'
+        """
+        if not isinstance(values, Mapping) or set(values) != {"kind", "symbols"}:
+            raise InputError(
+                f"vocabulary is {values!r}: expected an object with kind and symbols."
+            )
+        codes = values["symbols"]
+        if not isinstance(codes, Sequence) or not all(
+            type(code) is int and 0 <= code < 0x110000 for code in codes
+        ):
+            raise InputError(
+                f"vocabulary.symbols is {codes!r}: expected a list of code points."
+            )
+        return cls(values["kind"], "".join(map(chr, codes)))
+
+    @functools.cached_property
+    def _codes(self) -> np.ndarray:
+        return code_points(self.symbols).astype(np.uint32)
+
+    @functools.cached_property
+    def _table(self) -> np.ndarray:
+        if self.kind == "bytes":
+            return np.arange(256, dtype=np.int32)
+        # One entry more than the largest code point, for everything above it.
+        table = np.full(int(self._codes[-1]) + 2, -1, np.int32)
+        table[self._codes] = np.arange(self.size, dtype=np.int32)
+        return table
+
+    def _checked(self, ids: npt.ArrayLike) -> np.ndarray:
+        array = np.asarray(ids)
+        if array.size == 0:
+            return np.empty(0, np.int64)
+        if array.dtype.kind not in "iu":
+            raise InputError(f"ids are of type {array.dtype}: give whole numbers.")
+        array = array.reshape(-1)
+        low, high = int(array.min()), int(array.max())
+        if low < 0 or high >= self.size:
+            raise InputError(
+                f"ids has {low if low < 0 else high}: this vocabulary goes from 0 to "
+                f"{self.size - 1}; was the text encoded with another one?"
+            )
+        return array
+
+
+def code_points(text: str) -> np.ndarray:
+    """A str as an array of its code points: `[len(text)]`, uint8 if ASCII, else uint32.
+
+    >>> code_points("aé").tolist()
+    [97, 233]
+    """
+    if text.isascii():
+        return np.frombuffer(text.encode("ascii"), np.uint8)
+    return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), "<u4")
+
+
+def to_bytes(text: str) -> bytes:
+    """A str as UTF-8, with lone surrogates written as if they were characters.
+
+    >>> to_bytes("\\udc80")
+    b'\\xed\\xb2\\x80'
+    """
+    return text.encode("utf-8", "surrogatepass")
+
+
+def describe_unknown(codes: Sequence[int]) -> str:
+    """The opening of a message about code points that a vocabulary lacks.
+
+    >>> describe_unknown([233])
+    "1 character is not in the vocabulary: 'é' (U+00E9)"
+    """
+    shown = ", ".join(f"{chr(code)!r} (U+{code:04X})" for code in codes[:10])
+    more = f" and {len(codes) - 10} more" if len(codes) > 10 else ""
+    are = "character is" if len(codes) == 1 else "characters are"
+    return f"{len(codes)} {are} not in the vocabulary: {shown}{more}"

@@ -1,0 +1,1 @@
+"""The optimizer, the state, its placement on devices, and the pure steps."""

@@ -1,0 +1,50 @@
+"""The state of a run as one pytree of arrays."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from charjax.config import Config
+from charjax.model.network import Params, init, initial_carry
+from charjax.training.optimizer import optimizer
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class TrainState:
+    """Everything that training changes; the rest follows from config, corpus and seed."""
+
+    step: Array
+    """Updates done, int32 scalar."""
+
+    params: Params
+    """Parameters, float32."""
+
+    opt_state: Any
+    """The optimizer's state."""
+
+    carry: Any
+    """Recurrent state of each row of the batch, leaves `[l, b, h]` float32."""
+
+
+def initial_state(
+    config: Config, vocab_size: int, key: Array, params: Params | None = None
+) -> TrainState:
+    """The state before the first update.
+
+    Args:
+      config: the run's config, its schedule resolved.
+      vocab_size: number of symbols.
+      key: PRNG key of the initial parameters.
+      params: parameters to start from instead.
+    """
+    params = init(config, vocab_size, key) if params is None else params
+    return TrainState(
+        step=jnp.zeros((), jnp.int32),
+        params=params,
+        opt_state=optimizer(config).init(params),
+        carry=initial_carry(config, config.data.batch_size),
+    )

@@ -1,0 +1,110 @@
+"""The pure training and evaluation steps."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax import Array
+
+from charjax.config import Config
+from charjax.model.network import Params, apply
+from charjax.text.batching import Batch
+from charjax.training.optimizer import optimizer, schedule
+from charjax.training.state import TrainState
+
+Metrics = dict[str, Array]
+
+
+def cross_entropy(logits: Array, targets: Array) -> Array:
+    """Nats of each target: logits `[..., v]` float32, targets `[...]` ids."""
+    # The target's logit by comparison, since a gather's gradient is a scatter.
+    symbols = jnp.arange(logits.shape[-1], dtype=targets.dtype)
+    target = jnp.where(symbols == targets[..., None], logits, 0.0).sum(-1)
+    return jax.nn.logsumexp(logits, axis=-1) - target
+
+
+def train_step(
+    config: Config, state: TrainState, batch: Batch, key: Array
+) -> tuple[TrainState, Metrics]:
+    """One update: state in, state out.
+
+    The gradient stops at the window's edge because the carry enters as data (truncated
+    back-propagation through time).
+
+    Args:
+      config: the run's config, its schedule resolved; static under `jit`.
+      state: the state before; safe to donate.
+      batch: inputs, targets and mask `[b, t]`, reset `[b]`.
+      key: the run's PRNG key, the same at every step; the step number is folded in.
+
+    Returns:
+      The state after, and scalars: `loss` (nats per character, mean over the mask),
+      `characters` (how many counted), `grad_norm` (before clipping), `learning_rate`.
+    """
+    key = jax.random.fold_in(key, state.step)
+    characters = batch.mask.sum()
+
+    def loss_sum(params: Params, batch: Batch, carry: Any, key: Array) -> tuple[Array, Any]:
+        logits, carry = apply(config, params, batch.inputs, carry, batch.reset, key)
+        nats = cross_entropy(logits, batch.targets)
+        return jnp.where(batch.mask, nats, 0.0).sum(), carry
+
+    gradient = jax.value_and_grad(loss_sum, has_aux=True)
+    parts = config.optimizer.accumulate
+    if parts == 1:
+        (loss, carry), grads = gradient(state.params, batch, state.carry, key)
+    else:
+
+        def add(total: Any, part: Any) -> tuple[Any, Any]:
+            batch, carry, index = part
+            part_key = jax.random.fold_in(key, index)
+            (loss, carry), grads = gradient(state.params, batch, carry, part_key)
+            return jax.tree.map(jnp.add, total, (loss, grads)), carry
+
+        zero = (jnp.zeros(()), jax.tree.map(jnp.zeros_like, state.params))
+        cut = (_cut(batch, parts, 0), _cut(state.carry, parts, 1), jnp.arange(parts))
+        (loss, grads), carry = jax.lax.scan(add, zero, cut)
+        carry = _join(carry, 1)
+
+    count = jnp.maximum(characters, 1).astype(jnp.float32)
+    grads = jax.tree.map(lambda grad: grad / count, grads)
+    updates, opt_state = optimizer(config).update(grads, state.opt_state, state.params)
+    metrics = {
+        "loss": loss / count,
+        "characters": characters,
+        "grad_norm": optax.global_norm(grads),
+        "learning_rate": jnp.asarray(schedule(config)(state.step), jnp.float32),
+    }
+    params = optax.apply_updates(state.params, updates)
+    return TrainState(state.step + 1, params, opt_state, carry), metrics
+
+
+def _cut(tree: Any, parts: int, axis: int) -> Any:
+    """Splits the row axis into parts on a new leading axis; part k has the rows that are
+    k modulo `parts`, so that each part still lies on all devices."""
+
+    def cut(leaf: Array) -> Array:
+        rows = leaf.shape[axis] // parts
+        shape = (*leaf.shape[:axis], rows, parts, *leaf.shape[axis + 1 :])
+        return jnp.moveaxis(leaf.reshape(shape), axis + 1, 0)
+
+    return jax.tree.map(cut, tree)
+
+
+def _join(tree: Any, axis: int) -> Any:
+    def join(leaf: Array) -> Array:
+        leaf = jnp.moveaxis(leaf, 0, axis + 1)
+        return leaf.reshape(*leaf.shape[:axis], -1, *leaf.shape[axis + 2 :])
+
+    return jax.tree.map(join, tree)
+
+
+def eval_step(config: Config, params: Params, carry: Any, batch: Batch) -> tuple[Any, Array]:
+    """Scores one window without dropout.
+
+    Returns the carry after it and the nats of each character `[b, t]`, 0 where masked.
+    """
+    logits, carry = apply(config, params, batch.inputs, carry, batch.reset)
+    nats = cross_entropy(logits, batch.targets)
+    return carry, jnp.where(batch.mask, nats, 0.0)

@@ -1,0 +1,27 @@
+"""Anna Karenina with the recipe of the Udacity notebooks.
+
+    python train.py --config anna
+    python train.py --config anna --data.source path/to/anna.txt
+
+LSTM 2 x 512 on one-hot characters, dropout 0.5 between layers and before the head, 128
+rows of 100 characters, Adam 1e-3, gradient norm 5, 20 epochs, 90/10 split.
+
+TODO measured
+"""
+
+from charjax import Config, DataConfig, ModelConfig, OptimizerConfig, TrainConfig
+
+
+def get_config() -> Config:
+    return Config(
+        data=DataConfig(source="anna", batch_size=128, sequence_length=100),
+        model=ModelConfig(cell="lstm", num_layers=2, hidden_size=512, dropout=0.5),
+        optimizer=OptimizerConfig(name="adam", learning_rate=1e-3, clip_norm=5.0),
+        train=TrainConfig(
+            epochs=20,
+            eval_every=140,
+            eval_rows=128,
+            checkpoint_every=140,
+            sample_every=140,
+        ),
+    )

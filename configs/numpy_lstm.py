@@ -1,0 +1,23 @@
+"""The NumPy LSTM: one layer, one-hot, 25 steps of back-propagation through time.
+
+    python train.py --config numpy_lstm
+    python train.py --config numpy_lstm --data.source path/to/anna.txt
+
+Its text asks for at least 2 MB to read, so Anna Karenina it is; rows, width and optimizer
+are not in it: 32 rows, 256 units, Adam 2e-3.
+
+TODO measured
+"""
+
+from charjax import Config, DataConfig, ModelConfig, OptimizerConfig, TrainConfig
+
+
+def get_config() -> Config:
+    return Config(
+        data=DataConfig(source="anna", batch_size=32, sequence_length=25),
+        model=ModelConfig(cell="lstm", num_layers=1, hidden_size=256),
+        optimizer=OptimizerConfig(name="adam", learning_rate=2e-3),
+        train=TrainConfig(
+            epochs=5, eval_every=1000, checkpoint_every=1000, sample_every=1000
+        ),
+    )

@@ -1,0 +1,23 @@
+"""Tiny Shakespeare in a minute or two on a laptop's CPU, to set beside nanoGPT's.
+
+    python train.py --config tinyshakespeare
+    charjax evaluate --workdir runs/tinyshakespeare --protocol windowed --window 64
+
+Trained on windows of 64 characters from zero state, as nanoGPT's laptop setting sees
+its text; the split is nanoGPT's, the last 10 % for validation.
+
+TODO measured
+"""
+
+from charjax import Config, DataConfig, ModelConfig, OptimizerConfig, TrainConfig
+
+
+def get_config() -> Config:
+    return Config(
+        data=DataConfig(source="tinyshakespeare", batch_size=32, sequence_length=64),
+        model=ModelConfig(cell="lstm", num_layers=2, hidden_size=256),
+        optimizer=OptimizerConfig(
+            learning_rate=4e-3, schedule="cosine", warmup_steps=50
+        ),
+        train=TrainConfig(epochs=2.0, eval_every=250, sample_every=500),
+    )

@@ -1,0 +1,24 @@
+"""Eight virtual CPU devices for every test, and the places the tests may write to."""
+
+import os
+from pathlib import Path
+
+import jax
+import pytest
+
+jax.config.update("jax_num_cpu_devices", 8)
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path_factory, monkeypatch):
+    monkeypatch.setenv("CHARJAX_CACHE_DIR", str(tmp_path_factory.getbasetemp() / "cache"))
+
+
+@pytest.fixture
+def data_directory() -> Path:
+    """Where the real texts are; the test is skipped where they are not."""
+    default = Path(__file__).parents[2] / "shared" / "data"
+    directory = Path(os.environ.get("CHARJAX_DATA_DIR", default))
+    if not directory.is_dir():
+        pytest.skip(f"no real texts at {directory}; set CHARJAX_DATA_DIR")
+    return directory

@@ -1,0 +1,449 @@
+"""Checkpoints: what stays on disk, what comes back, and what is refused."""
+
+import contextlib
+import json
+import math
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from charjax.config import InputError
+from charjax.storage.checkpoints import FORMAT, Checkpoints
+from charjax.storage.digest import digest
+
+
+def state(value=1.0, width=40):
+    params = {
+        "head": {"kernel": jnp.full((30, width), value), "bias": jnp.zeros(3)},
+        "layers": [jnp.ones((2, 3), jnp.bfloat16), (jnp.arange(4),)],
+    }
+    chain = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(1e-3))
+    floats = {"head": params["head"]}
+    carry = {"h": jnp.full((2, 4, 8), value), "c": jnp.zeros((2, 4, 8))}
+    return {"params": params, "opt_state": chain.init(floats), "carry": carry}
+
+
+def structs(items, sharding=None):
+    return jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), items
+    )
+
+
+def save_all(directory, losses, items=None):
+    with Checkpoints(directory) as checkpoints:
+        for step, loss in losses.items():
+            checkpoints.save(step, items or state(step), {"validation_loss": loss})
+    return checkpoints
+
+
+def run_script(script, *arguments, **options):
+    return subprocess.run(
+        [sys.executable, "-c", script, *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        timeout=100,
+        **options,
+    )
+
+
+# Retention.
+
+
+@pytest.mark.parametrize(
+    ("losses", "kept", "best"),
+    [
+        ({1: 3.0, 2: 1.0, 3: 2.0, 4: 5.0}, [2, 4], 2),  # the newest is the worst
+        ({1: 3.0, 2: 1.0, 3: math.nan}, [2, 3], 2),
+        ({1: 3.0, 2: -math.inf, 3: math.inf}, [1, 3], 1),
+        ({1: None, 2: None, 3: None}, [3], None),
+        ({1: None, 2: 1.0, 3: None, 4: None}, [2, 4], 2),
+        ({1: 1.0, 2: 1.0, 3: 1.0}, [1, 3], 1),  # of equals the earliest
+        ({1: 3.0, 2: 2.0, 3: 1.0}, [3], 3),
+    ],
+)
+def test_the_best_and_the_newest_stay(tmp_path, losses, kept, best):
+    checkpoints = save_all(tmp_path, losses, {"params": {"w": jnp.ones(2)}})
+    assert checkpoints.steps() == kept
+    assert checkpoints.latest() == kept[-1]
+    assert checkpoints.best() == best
+    assert checkpoints.resolve("best") == (best or kept[-1])
+    assert sorted(os.listdir(tmp_path)) == sorted(map(str, kept))
+
+
+def test_nothing_is_retired_before_the_newer_step_is_on_disk(tmp_path):
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(1, state(), {})
+        checkpoints.wait()
+        checkpoints.save(2, state(), {})
+        assert 1 in checkpoints.steps()
+        checkpoints.wait()
+        assert checkpoints.steps() == [2]
+
+
+def test_a_step_whose_record_is_damaged_is_not_deleted(tmp_path):
+    save_all(tmp_path, {1: 1.0})
+    (tmp_path / "1/record/metadata").write_text("{")
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(2, state(), {"validation_loss": 2.0})
+        checkpoints.wait()
+        assert checkpoints.steps() == [1, 2]
+        with pytest.raises(InputError, match="step 1 .* damaged.* try --step 2"):
+            checkpoints.best()
+
+
+# Saving.
+
+
+def test_record_and_arrays_come_back(tmp_path):
+    items = state()
+    record = {"text": "naïve 中 \u2028", "big": 2**70, "list": [1, None, 0.1]}
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(7, items, record)
+        checkpoints.wait()
+        assert checkpoints.record(7) == {**record, "format": FORMAT}
+        restored = checkpoints.restore(7, structs(items))
+    assert jax.tree.structure(restored) == jax.tree.structure(items)
+    for found, expected in zip(*map(jax.tree.leaves, (restored, items)), strict=True):
+        assert found.dtype == expected.dtype
+        np.testing.assert_array_equal(found, expected)
+
+
+def test_donated_arrays_may_be_overwritten_after_save(tmp_path):
+    bump = jax.jit(lambda x: x + 1, donate_argnums=0)
+    x = jnp.zeros((512, 512))
+    with Checkpoints(tmp_path) as checkpoints:
+        for step in range(4):
+            checkpoints.save(step, {"params": {"x": x}}, {"validation_loss": -step})
+            x = bump(x)
+        checkpoints.wait()
+        restored = checkpoints.restore(3, {"params": structs({"x": x})})
+    np.testing.assert_array_equal(restored["params"]["x"], np.full((512, 512), 3.0))
+
+
+def test_saving_a_step_again_replaces_it(tmp_path):
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(5, state(1.0), {})
+        checkpoints.save(5, state(2.0), {"validation_loss": 1.0})
+        # The old one is there until the new one is complete.
+        assert checkpoints.steps() == [5]
+        checkpoints.wait()
+        assert checkpoints.record(5)["validation_loss"] == 1.0
+        assert digest(checkpoints.restore(5, structs(state()))) == digest(state(2.0))
+    assert os.listdir(tmp_path) == ["5"]
+
+
+def test_a_step_before_the_newest_is_saved_too(tmp_path):
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(5, state(), {})
+        checkpoints.save(3, state(), {})
+        checkpoints.wait()
+        assert checkpoints.steps() == [3, 5]
+
+
+def test_a_replacement_that_was_not_installed_is_installed_at_the_next_start(tmp_path):
+    save_all(tmp_path / "a", {5: 1.0})
+    save_all(tmp_path / "b", {5: 2.0})
+    for killed_between_the_renames in (False, True):
+        directory = tmp_path / str(killed_between_the_renames)
+        old = "5.retired" if killed_between_the_renames else "5"
+        shutil.copytree(tmp_path / "a/5", directory / old)
+        shutil.copytree(tmp_path / "b/5", directory / "5.replacement")
+        with Checkpoints(directory) as checkpoints:
+            assert checkpoints.record(5)["validation_loss"] == 2.0
+        assert os.listdir(directory) == ["5"]
+
+
+def test_a_failed_save_is_reported_and_the_next_succeeds(tmp_path):
+    script = """
+import resource, signal, sys
+from pathlib import Path
+import jax, jax.numpy as jnp
+from charjax.storage.checkpoints import Checkpoints
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+items = {"params": {"x": jax.random.normal(jax.random.key(0), (256, 256))}}
+limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+with Checkpoints(Path(sys.argv[1])) as checkpoints:
+    checkpoints.save(1, items, {})
+    checkpoints.wait()
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, limits[1]))
+    try:
+        checkpoints.save(2, items, {})
+        checkpoints.wait()
+    except OSError as error:
+        print(error)
+    assert checkpoints.steps() == [1], checkpoints.steps()
+    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    for step in (2, 3):
+        checkpoints.save(step, items, {})
+print(checkpoints.steps())
+"""
+    done = run_script(script, tmp_path)
+    assert done.returncode == 0, done.stderr
+    message, steps = done.stdout.splitlines()
+    assert message.startswith("checkpoint step 2 was not saved in")
+    assert steps == "[3]"
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("ending", ["pass", "raise RuntimeError('boom')", "sys.exit(3)"])
+def test_the_last_save_survives_the_end_of_the_process(tmp_path, ending):
+    script = f"""
+import sys
+from pathlib import Path
+import jax.numpy as jnp
+from charjax.storage.checkpoints import Checkpoints
+with Checkpoints(Path(sys.argv[1])) as checkpoints:
+    checkpoints.save(1, {{"params": {{"x": jnp.ones((1000, 1000))}}}}, {{}})
+    {ending}
+"""
+    done = run_script(script, tmp_path)
+    assert ("boom" in done.stderr) == ("boom" in ending)
+    with Checkpoints(tmp_path, read_only=True) as checkpoints:
+        assert checkpoints.steps() == [1]
+        target = checkpoints.metadata(1, "params")
+        assert checkpoints.restore(1, {"params": target})["params"]["x"].sum() == 1e6
+
+
+def test_killed_while_saving(tmp_path):
+    script = """
+import sys
+from pathlib import Path
+import jax, jax.numpy as jnp
+from charjax.storage.checkpoints import Checkpoints
+with Checkpoints(Path(sys.argv[1])) as checkpoints:
+    for step in range(1, 10_000):
+        x = jnp.full((200, 200), float(step))
+        checkpoints.save(step, {"params": {"x": x}}, {"step": step})
+        print(step, flush=True)
+"""
+    for saves, delay in ((3, 0.0), (2, 0.04)):
+        with subprocess.Popen(
+            [sys.executable, "-c", script, str(tmp_path)], stdout=subprocess.PIPE
+        ) as process:
+            assert process.stdout is not None
+            for _ in range(saves):
+                process.stdout.readline()
+            time.sleep(delay)
+            os.kill(process.pid, signal.SIGKILL)
+        with Checkpoints(tmp_path) as checkpoints:
+            step = checkpoints.resolve("latest")
+            assert step >= saves - 1
+            target = {"params": checkpoints.metadata(step, "params")}
+            x = checkpoints.restore(step, target)["params"]["x"]
+            np.testing.assert_array_equal(x, np.full((200, 200), float(step)))
+            # Leftovers are gone, and the interrupted step can be saved again.
+            assert all(name.isdigit() for name in os.listdir(tmp_path))
+            checkpoints.save(step + 1, {"params": {"x": x}}, {})
+        shutil.rmtree(tmp_path)
+
+
+# Directories.
+
+
+def test_read_only_needs_a_directory_and_leaves_it_alone(tmp_path):
+    with pytest.raises(InputError, match="no checkpoint at .*nowhere"):
+        Checkpoints(tmp_path / "nowhere", read_only=True)
+    assert not (tmp_path / "nowhere").exists()
+    (tmp_path / "3.orbax-checkpoint-tmp").mkdir()
+    with Checkpoints(tmp_path, read_only=True) as checkpoints:
+        assert checkpoints.latest() is None
+        with pytest.raises(InputError, match="there is no checkpoint in"):
+            checkpoints.resolve("latest")
+        with pytest.raises(RuntimeError):
+            checkpoints.save(1, state(), {})
+    assert os.listdir(tmp_path) == ["3.orbax-checkpoint-tmp"]
+
+
+def test_a_file_in_the_directory_s_place_is_refused(tmp_path):
+    (tmp_path / "file").touch()
+    for read_only in (False, True):
+        with pytest.raises(InputError, match="is a file"):
+            Checkpoints(tmp_path / "file", read_only=read_only)
+
+
+def test_stray_names_are_no_steps(tmp_path):
+    for name in ("9", "007", "x", "٣"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "8").touch()
+    (tmp_path / "007/file").touch()
+    (tmp_path / "4.orbax-checkpoint-tmp").mkdir()
+    checkpoints = save_all(tmp_path, {9: None, 10: 1.0})
+    assert checkpoints.steps() == [10]
+    assert not (tmp_path / "4.orbax-checkpoint-tmp").exists()
+    assert (tmp_path / "007/file").exists()
+
+
+def test_resolve_names_the_steps_there_are(tmp_path):
+    checkpoints = save_all(tmp_path, {1: 1.0, 5: 2.0, 20: 3.0})
+    assert checkpoints.resolve("20") == checkpoints.resolve(20) == 20
+    for absent in (5, "5", "newest", "-1", "²", "1_0"):
+        with pytest.raises(InputError, match=r"--step is .* holds step 1 and 20"):
+            checkpoints.resolve(absent)
+    with pytest.raises(InputError, match="holds step 1 and 20"):
+        checkpoints.restore(5, structs(state()))
+
+
+# Restoring.
+
+
+def test_only_the_named_items_are_read(tmp_path):
+    save_all(tmp_path, {1: 1.0})
+    shutil.rmtree(tmp_path / "1/opt_state")
+    with Checkpoints(tmp_path, read_only=True) as checkpoints:
+        restored = checkpoints.restore(1, {"params": structs(state()["params"])})
+    assert set(restored) == {"params"}
+    assert digest(restored) == digest({"params": state()["params"]})
+
+
+def test_differences_are_listed(tmp_path):
+    save_all(tmp_path, {1: 1.0})
+    target = structs(state(width=50))
+    target["params"]["extra"] = jax.ShapeDtypeStruct((), jnp.int32)
+    del target["params"]["head"]["bias"]
+    with Checkpoints(tmp_path) as checkpoints:
+        with pytest.raises(InputError) as refusal:
+            checkpoints.restore(1, target)
+    lines = str(refusal.value).splitlines()
+    assert "step 1" in lines[0]
+    assert "config it was trained with" in lines[0]
+    assert "  params/extra: saved nothing, expected int32[]" in lines
+    assert "  params/head/bias: saved float32[3], expected nothing" in lines
+    assert "  params/head/kernel: saved float32[30, 40], expected float32[30, 50]" in lines
+    assert len(lines) < 12
+
+
+def test_another_number_of_devices(tmp_path):
+    script = """
+import sys
+from pathlib import Path
+import jax
+jax.config.update("jax_num_cpu_devices", int(sys.argv[2]))
+import jax.numpy as jnp
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+from charjax.storage.checkpoints import Checkpoints
+from charjax.storage.digest import digest
+mesh = jax.make_mesh((int(sys.argv[2]),), ("data",), axis_types=(AxisType.Auto,))
+split = NamedSharding(mesh, PartitionSpec("data"))
+x = jnp.arange(64.0).reshape(16, 4)
+with Checkpoints(Path(sys.argv[1])) as checkpoints:
+    if (step := checkpoints.latest()) is not None:
+        target = {"x": jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=split)}
+        restored = checkpoints.restore(step, {"params": target})["params"]["x"]
+        assert restored.sharding == split and (restored == x).all()
+        plain = checkpoints.restore(step, {"params": checkpoints.metadata(step, "params")})
+        assert digest(plain) == digest({"params": {"x": x}})
+    x = jax.device_put(x, split)
+    checkpoints.save((step or 0) + 1, {"params": {"x": x}}, {})
+"""
+    for devices in (1, 8, 2):
+        done = run_script(script, tmp_path, devices)
+        assert done.returncode == 0, done.stderr
+        assert done.stderr == ""
+
+
+@pytest.mark.parametrize("found", [FORMAT + 1, None, "1"])
+def test_an_unknown_format_is_refused(tmp_path, found):
+    save_all(tmp_path, {1: 1.0})
+    path = tmp_path / "1/record/metadata"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "format": found}))
+    with Checkpoints(tmp_path, read_only=True) as checkpoints:
+        with pytest.raises(InputError, match=f"format {found}, .* reads format {FORMAT}"):
+            checkpoints.restore(1, structs(state()))
+
+
+def test_a_damaged_file_is_refused_or_harmless(tmp_path, capfd):
+    rng = np.random.default_rng(0)
+    items = {"params": {str(i): jnp.asarray(rng.normal(size=(40, 50 + i))) for i in range(6)}}
+    save_all(tmp_path / "whole", {1: 1.0, 2: 2.0}, items)
+    refused = 0
+    files = [path for path in (tmp_path / "whole/2").rglob("*") if path.is_file()]
+    for path in files:
+        name = path.relative_to(tmp_path / "whole")
+        for keep in (None, 0.5):
+            shutil.rmtree(tmp_path / "copy", ignore_errors=True)
+            shutil.copytree(tmp_path / "whole", tmp_path / "copy")
+            victim = tmp_path / "copy" / name
+            data = victim.read_bytes()
+            victim.unlink()
+            if keep is not None:
+                victim.write_bytes(data[: int(keep * len(data))])
+            with Checkpoints(tmp_path / "copy", read_only=True) as checkpoints:
+                try:
+                    assert digest(checkpoints.restore(2, structs(items))) == digest(items)
+                except InputError as error:
+                    refused += 1
+                    assert "checkpoint step 2 in" in str(error)
+                    assert "try --step 1" in str(error)
+                    assert len(str(error).splitlines()) == 1
+                    assert len(str(error)) < 500
+    assert refused >= 10
+    # Nor do Orbax and TensorStore add anything of their own.
+    assert capfd.readouterr() == ("", "")
+
+
+def test_nothing_is_printed(tmp_path, capfd):
+    save_all(tmp_path, {1: 1.0, 2: 2.0, 3: 3.0})
+    with Checkpoints(tmp_path, read_only=True) as checkpoints:
+        with contextlib.suppress(InputError):
+            checkpoints.metadata(3, "absent")
+    assert capfd.readouterr() == ("", "")
+
+
+def test_restoring_works_where_an_event_loop_runs(tmp_path):
+    import asyncio
+
+    save_all(tmp_path, {1: 1.0})
+
+    async def notebook_cell():
+        with Checkpoints(tmp_path) as checkpoints:
+            checkpoints.save(2, state(), {})
+            checkpoints.wait()
+            return checkpoints.restore(2, structs(state()))
+
+    assert digest(asyncio.run(notebook_cell())) == digest(state())
+
+
+# Digest.
+
+
+def test_digest_is_the_same_live_restored_and_restored_without_types(tmp_path):
+    items = state()
+    save_all(tmp_path, {1: 1.0}, items)
+    with Checkpoints(tmp_path, read_only=True) as checkpoints:
+        typed = checkpoints.restore(1, structs(items))
+        targets = {name: checkpoints.metadata(1, name) for name in items}
+        plain = checkpoints.restore(1, targets)
+    assert jax.tree.structure(plain) != jax.tree.structure(items)
+    assert digest(items) == digest(typed) == digest(plain)
+
+
+def test_digest_notices_every_change():
+    items = {"params": {"a": np.zeros((2, 3), np.float32), "b": np.zeros(1, np.int32)}}
+    changes = [
+        {"params": {**items["params"], "a": np.zeros((3, 2), np.float32)}},
+        {"params": {**items["params"], "a": np.zeros((2, 3), np.int32)}},
+        {"params": {**items["params"], "a": -items["params"]["a"]}},
+        {"params": {"a": items["params"]["a"], "c": items["params"]["b"]}},
+        {"params": {"a": items["params"]["a"]}},
+        {"carry": items["params"]},
+    ]
+    assert len({digest(each) for each in [items, *changes]}) == 7
+    assert digest(items) == digest({"params": dict(reversed(items["params"].items()))})
+    strided = {"params": {**items["params"], "a": np.zeros((3, 2), np.float32).T}}
+    assert digest(items) == digest(strided)
+
+
+def test_relative_directories_work(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    save_all(Path("runs/x/checkpoints"), {1: 1.0})
+    assert (tmp_path / "runs/x/checkpoints/1").is_dir()
