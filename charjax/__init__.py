@@ -20,11 +20,11 @@ from charjax.config import OptimizerConfig as OptimizerConfig
 from charjax.config import TrainConfig as TrainConfig
 from charjax.evaluation import Evaluation as Evaluation
 from charjax.evaluation import evaluate as evaluate
-from charjax.fit import Diverged as Diverged
 from charjax.fit import FitResult as FitResult
 from charjax.fit import fit as fit
 from charjax.language_model import LanguageModel as LanguageModel
 from charjax.language_model import load as load
+from charjax.loop import Diverged as Diverged
 from charjax.model.network import apply as apply
 from charjax.model.network import init as init
 from charjax.model.network import initial_carry as initial_carry

@@ -1,15 +1,12 @@
 """The commands: train, sample, evaluate, inspect. Only this file imports tyro."""
 
-import argparse
 import contextlib
 import dataclasses
 import difflib
-import importlib.util
 import json
 import os
 import signal
 import sys
-import traceback
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +15,7 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from charjax.config import Config, InputError, flatten, from_dict
+from charjax.presets import default_name, load_config
 from charjax.storage import run_directory
 
 RUNS = Path("runs")
@@ -94,26 +92,18 @@ class _Train:
 @_command
 def train(argv: list[str], prog: str | None) -> int:
     """`train.py`: train a model, or go on with a run."""
-    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
-    first.add_argument("--config", default=None)
-    first.add_argument("--workdir", default=None)
-    first.add_argument("--fresh", action="store_true")
-    with contextlib.suppress(argparse.ArgumentError):
-        first.parse_known_args(argv, namespace=(chosen := argparse.Namespace()))
-    name = getattr(chosen, "config", None)
+    name = _given(argv, "--config")
     preset = Config() if name is None else load_config(name)
-    stem = "default" if name is None else Path(name).stem
-    workdir = Path(getattr(chosen, "workdir", None) or RUNS / stem)
-    if name is not None and Path(name).name == "config.json":
-        workdir = Path(getattr(chosen, "workdir", None) or RUNS / Path(name).parent.name)
-    resuming = run_directory.holds_run(workdir) and not getattr(chosen, "fresh", False)
+    workdir = Path(_given(argv, "--workdir") or RUNS / default_name(name))
+    resuming = run_directory.holds_run(workdir) and "--fresh" not in argv
     start = run_directory.read_config(workdir) if resuming else preset
     options = tyro.cli(_Train, default=_Train(run=start), args=argv, prog=prog)
     if resuming and name is not None:
         _note_differences(workdir, name, preset, start)
 
     # jax is not needed to refuse a misspelt option, and takes a second to import.
-    from charjax.fit import Diverged, fit
+    from charjax.fit import fit
+    from charjax.loop import Diverged
 
     with _stop_on_signals() as received:
         try:
@@ -125,6 +115,16 @@ def train(argv: list[str], prog: str | None) -> int:
         return 128 + received[0]
     print(f"{workdir}: sample with python sample.py --workdir {workdir}", file=sys.stderr)
     return 0
+
+
+def _given(argv: list[str], option: str) -> str | None:
+    """The value of an option that decides what the others' defaults are."""
+    for index, argument in enumerate(argv):
+        if argument == option and index + 1 < len(argv):
+            return argv[index + 1]
+        if argument.startswith(f"{option}="):
+            return argument.removeprefix(f"{option}=")
+    return None
 
 
 def _note_differences(workdir: Path, name: str, preset: Config, own: Config) -> None:
@@ -162,62 +162,6 @@ def _stop_on_signals() -> Iterator[list[int]]:
             signal.signal(number, handler)
 
 
-def load_config(name: str) -> Config:
-    """The config of a preset's name, a `.py` file with `get_config()`, or a JSON file.
-
-    Raises InputError if there is none, or if it is not a valid config.
-    """
-    path = Path(name)
-    if path.suffix not in (".py", ".json"):
-        presets = {file.stem: file for file in _presets()}
-        if name not in presets:
-            close = difflib.get_close_matches(name, presets, n=1)
-            hint = f"did you mean {close[0]}? " if close else ""
-            raise InputError(
-                f"--config is {name!r}: there is no such preset; {hint}Presets are "
-                f"{', '.join(sorted(presets))}; a file's name ends in .py or .json."
-            )
-        path = presets[name]
-    if not path.is_file():
-        raise InputError(f"--config is {name!r}: there is no such file.")
-    try:
-        if path.suffix == ".json":
-            return from_dict(json.loads(path.read_text("utf-8")))
-        spec = importlib.util.spec_from_file_location(f"charjax_config_{path.stem}", path)
-        assert spec is not None and spec.loader is not None
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-        config = module.get_config()
-    except InputError as error:
-        raise InputError(f"--config {name}: {error}") from error
-    except Exception as error:
-        line = traceback.extract_tb(error.__traceback__)[-1]
-        where = f" (line {line.lineno})" if Path(line.filename) == path.absolute() else ""
-        raise InputError(
-            f"--config is {name!r}: {path}{where} cannot be read: "
-            f"{type(error).__name__}: {error}"
-        ) from error
-    if not isinstance(config, Config):
-        raise InputError(
-            f"--config is {name!r}: get_config() gave a {type(config).__name__}; it must "
-            "return a charjax.Config."
-        )
-    return config
-
-
-def _presets() -> list[Path]:
-    package = Path(__file__).parent
-    # In the installed package, or beside it in a checkout.
-    for directory in (package / "configs", package.parent / "configs"):
-        if files := sorted(directory.glob("*.py")):
-            return files
-    return []
-
-
-Step = str
-"""best, latest or a number"""
-
-
 @dataclass(frozen=True)
 class _Sample:
     """Write text with a trained model."""
@@ -246,7 +190,7 @@ class _Sample:
     num_samples: int = 1
     """Texts to write, in one batch."""
 
-    step: Step = "best"
+    step: str = "best"
     """Which checkpoint: best, latest, or the number of a step on disk."""
 
     on_unknown: Literal["error", "skip"] = "error"
@@ -332,7 +276,7 @@ class _Evaluate:
     rows: int | None = None
     """Rows the text is cut into; the default is the run's train.eval_rows."""
 
-    step: Step = "best"
+    step: str = "best"
     """Which checkpoint: best, latest, or the number of a step on disk."""
 
     on_unknown: Literal["error", "skip"] = "error"
@@ -407,7 +351,7 @@ class _Inspect:
     workdir: Path | None = None
     """The run; the default is the newest in runs/."""
 
-    step: Step = "latest"
+    step: str = "latest"
     """Which checkpoint: best, latest, or the number of a step on disk."""
 
     json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
@@ -431,10 +375,12 @@ def inspect(argv: list[str], prog: str | None) -> int:
     print(f"parameters: {values['parameters']:,}")
     print(f"vocabulary: {values['vocabulary']['size']:,} {values['vocabulary']['kind']}")
     if best is not None:
-        print(f"best: step {best['step']:,}, validation {best['loss']:.4f} nats per character")
+        print(
+            f"best: step {best['step']:,}, validation {best['loss']:.4f} nats per character"
+        )
     print(f"digest: {values['digest']}")
-    print(f"written with: {', '.join(f'{k} {v}' for k, v in values['versions'].items())}")
+    versions = ", ".join(f"{name} {number}" for name, number in values["versions"].items())
+    print(f"written with: {versions}")
     for field, value in flatten(from_dict(values["config"])):
         print(f"  {field} = {value}")
     return 0
-

@@ -11,19 +11,13 @@ the moment it is built, naming the field, the value and the remedy.
 """
 
 import dataclasses
-import difflib
 import math
-import types
 import typing
 from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
-
-class InputError(ValueError):
-    """Wrong usage, config or input: the commands print it as one short line and exit 2.
-
-    The message names the field or file, the value found and the remedy.
-    """
+from charjax.fields import InputError as InputError
+from charjax.fields import at_least, check_types, refuse, unknown
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,14 +57,14 @@ class DataConfig:
     def __post_init__(self) -> None:
         if isinstance(self.source, str):
             object.__setattr__(self, "source", (self.source,))
-        _check_types(self, "data")
+        check_types(self, "data")
         object.__setattr__(self, "split", tuple(float(share) for share in self.split))
         if not self.source or not all(self.source):
-            _refuse("data.source", self.source, "give a path or a name")
+            refuse("data.source", self.source, "give a path or a name")
         if len(self.split) != 3 or not all(0 <= share <= 1 for share in self.split):
-            _refuse("data.split", self.split, "give three shares between 0 and 1")
+            refuse("data.split", self.split, "give three shares between 0 and 1")
         if abs(sum(self.split) - 1) > 1e-6 or self.split[0] == 0:
-            _refuse(
+            refuse(
                 "data.split",
                 self.split,
                 "the shares must add up to 1 and leave something to train on, "
@@ -78,17 +72,17 @@ class DataConfig:
             )
         for marker in ("start_marker", "end_marker"):
             if getattr(self, marker) == "":
-                _refuse(f"data.{marker}", "", "give some text, or None for no cut")
+                refuse(f"data.{marker}", "", "give some text, or None for no cut")
         try:
             "".encode(self.encoding)
         except LookupError:
-            _refuse(
+            refuse(
                 "data.encoding",
                 self.encoding,
                 "Python knows no such encoding; try utf-8, latin-1 or cp1252",
             )
-        _at_least("data.batch_size", self.batch_size, 1)
-        _at_least("data.sequence_length", self.sequence_length, 1)
+        at_least("data.batch_size", self.batch_size, 1)
+        at_least("data.sequence_length", self.sequence_length, 1)
 
     @property
     def sources(self) -> tuple[str, ...]:
@@ -119,15 +113,15 @@ class ModelConfig:
     """Initial bias of the LSTM's forget gate (Jozefowicz et al. 2015)."""
 
     def __post_init__(self) -> None:
-        _check_types(self, "model")
-        _at_least("model.num_layers", self.num_layers, 1)
-        _at_least("model.hidden_size", self.hidden_size, 1)
+        check_types(self, "model")
+        at_least("model.num_layers", self.num_layers, 1)
+        at_least("model.hidden_size", self.hidden_size, 1)
         if self.embedding_size is not None:
-            _at_least("model.embedding_size", self.embedding_size, 1)
+            at_least("model.embedding_size", self.embedding_size, 1)
         if not 0 <= self.dropout < 1:
-            _refuse("model.dropout", self.dropout, "give a share from 0 up to below 1")
+            refuse("model.dropout", self.dropout, "give a share from 0 up to below 1")
         if not math.isfinite(self.forget_bias):
-            _refuse("model.forget_bias", self.forget_bias, "give a finite number")
+            refuse("model.forget_bias", self.forget_bias, "give a finite number")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -187,9 +181,9 @@ class OptimizerConfig:
     from less memory."""
 
     def __post_init__(self) -> None:
-        _check_types(self, "optimizer")
+        check_types(self, "optimizer")
         if not (math.isfinite(self.learning_rate) and self.learning_rate > 0):
-            _refuse(
+            refuse(
                 "optimizer.learning_rate",
                 self.learning_rate,
                 "give a positive number such as 0.002",
@@ -197,26 +191,32 @@ class OptimizerConfig:
         for name in ("clip_norm", "clip_value"):
             value = getattr(self, name)
             if value is not None and not (math.isfinite(value) and value > 0):
-                _refuse(
-                    f"optimizer.{name}", value, "give a positive number, or None for no clip"
+                refuse(
+                    f"optimizer.{name}",
+                    value,
+                    "give a positive number, or None for no clip",
                 )
         for name in ("beta1", "beta2"):
             value = getattr(self, name)
             if value is not None and not 0 <= value < 1:
-                _refuse(f"optimizer.{name}", value, "give a number from 0 up to below 1")
+                refuse(f"optimizer.{name}", value, "give a number from 0 up to below 1")
         for name in ("schedule_steps", "epoch_steps"):
             value = getattr(self, name)
             if value is not None:
-                _at_least(f"optimizer.{name}", value, 1)
+                at_least(f"optimizer.{name}", value, 1)
         for name in ("warmup_steps", "decay_after_epochs"):
-            _at_least(f"optimizer.{name}", getattr(self, name), 0)
+            at_least(f"optimizer.{name}", getattr(self, name), 0)
         if not 0 <= self.final_scale <= 1:
-            _refuse("optimizer.final_scale", self.final_scale, "give a share from 0 to 1")
+            refuse("optimizer.final_scale", self.final_scale, "give a share from 0 to 1")
         if not 0 < self.decay_rate <= 1:
-            _refuse("optimizer.decay_rate", self.decay_rate, "give a factor above 0, up to 1")
+            refuse(
+                "optimizer.decay_rate", self.decay_rate, "give a factor above 0, up to 1"
+            )
         if not (math.isfinite(self.weight_decay) and self.weight_decay >= 0):
-            _refuse("optimizer.weight_decay", self.weight_decay, "give 0 or a positive number")
-        _at_least("optimizer.accumulate", self.accumulate, 1)
+            refuse(
+                "optimizer.weight_decay", self.weight_decay, "give 0 or a positive number"
+            )
+        at_least("optimizer.accumulate", self.accumulate, 1)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -257,21 +257,19 @@ class TrainConfig:
     """Stop after this many evaluations in a row without improvement."""
 
     def __post_init__(self) -> None:
-        _check_types(self, "train")
+        check_types(self, "train")
         if self.steps is None and self.epochs is None:
-            _refuse("train.steps", None, "train.epochs is None too: give one of them")
-        if self.epochs is not None and not (
-            math.isfinite(self.epochs) and self.epochs > 0
-        ):
-            _refuse("train.epochs", self.epochs, "give a positive number, or None")
+            refuse("train.steps", None, "train.epochs is None too: give one of them")
+        if self.epochs is not None and not (math.isfinite(self.epochs) and self.epochs > 0):
+            refuse("train.epochs", self.epochs, "give a positive number, or None")
         if not 0 <= self.seed < 2**32:
-            _refuse("train.seed", self.seed, "give a number from 0 to 4294967295")
+            refuse("train.seed", self.seed, "give a number from 0 to 4294967295")
         for name in (
             *("steps", "eval_every", "eval_rows", "checkpoint_every"),
             *("log_every", "sample_every", "early_stopping"),
         ):
             if getattr(self, name) is not None:
-                _at_least(f"train.{name}", getattr(self, name), 1)
+                at_least(f"train.{name}", getattr(self, name), 1)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -284,9 +282,9 @@ class Config:
     train: TrainConfig = dataclasses.field(default_factory=TrainConfig)
 
     def __post_init__(self) -> None:
-        _check_types(self, "")
+        check_types(self, "")
         if self.data.batch_size % self.optimizer.accumulate:
-            _refuse(
+            refuse(
                 "optimizer.accumulate",
                 self.optimizer.accumulate,
                 f"it must divide data.batch_size, which is {self.data.batch_size}",
@@ -302,7 +300,7 @@ class Config:
         for path, value in fields.items():
             section, _, name = path.partition(".")
             if name not in values.get(section, {}):
-                raise InputError(_unknown(path, [p for p, _ in flatten(self)]))
+                raise InputError(unknown(path, [p for p, _ in flatten(self)]))
             values[section][name] = value
         return from_dict(values)
 
@@ -326,16 +324,14 @@ def from_dict(values: Mapping[str, Any]) -> Config:
     built: dict[str, Any] = {}
     for name, section in values.items():
         if name not in sections:
-            raise InputError(_unknown(name, list(sections)))
+            raise InputError(unknown(name, list(sections)))
         if not isinstance(section, Mapping):
-            _refuse(name, section, "expected a group of fields")
+            refuse(name, section, "expected a group of fields")
         kind = typing.cast(type, sections[name])
         known = [field.name for field in dataclasses.fields(kind)]
         for field in section:
             if field not in known:
-                raise InputError(
-                    _unknown(f"{name}.{field}", [f"{name}.{k}" for k in known])
-                )
+                raise InputError(unknown(f"{name}.{field}", [f"{name}.{k}" for k in known]))
         built[name] = kind(
             **{k: tuple(v) if isinstance(v, list) else v for k, v in section.items()}
         )
@@ -348,58 +344,3 @@ def flatten(config: Config) -> Iterator[tuple[str, Any]]:
         group = getattr(config, section.name)
         for field in dataclasses.fields(group):
             yield f"{section.name}.{field.name}", getattr(group, field.name)
-
-
-def _refuse(field: str, value: object, remedy: str) -> typing.NoReturn:
-    raise InputError(f"{field} is {value!r}: {remedy}.")
-
-
-def _at_least(field: str, value: int, minimum: int) -> None:
-    if value < minimum:
-        _refuse(field, value, f"give a whole number of at least {minimum}")
-
-
-def _unknown(field: str, known: list[str]) -> str:
-    close = difflib.get_close_matches(field, known, n=1)
-    hint = f"did you mean {close[0]}?" if close else f"known are {', '.join(known)}."
-    return f"{field}: there is no such field; {hint}"
-
-
-def _check_types(section: Any, prefix: str) -> None:
-    for name, hint in typing.get_type_hints(type(section)).items():
-        value = getattr(section, name)
-        # A whole number is a float for people who write presets and for JSON.
-        if type(value) is int and _accepts(1.0, hint) and not _accepts(1, hint):
-            object.__setattr__(section, name, value := float(value))
-        if not _accepts(value, hint):
-            field = f"{prefix}.{name}" if prefix else name
-            _refuse(field, value, f"expected {_describe(hint)}")
-
-
-def _accepts(value: object, hint: Any) -> bool:
-    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-    if origin is Literal:
-        return any(value == choice and type(value) is type(choice) for choice in arguments)
-    if origin in (types.UnionType, typing.Union):
-        return any(_accepts(value, argument) for argument in arguments)
-    if origin is tuple:
-        if not isinstance(value, tuple):
-            return False
-        if arguments[-1] is Ellipsis:
-            return all(_accepts(item, arguments[0]) for item in value)
-        return all(isinstance(item, (int, float)) for item in value)
-    if hint is types.NoneType:
-        return value is None
-    return type(value) is hint
-
-
-def _describe(hint: Any) -> str:
-    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
-    if origin is Literal:
-        return "one of " + ", ".join(str(choice) for choice in arguments)
-    if origin in (types.UnionType, typing.Union):
-        return " or ".join(_describe(argument) for argument in arguments)
-    if origin is tuple:
-        return "several strings" if arguments[-1] is Ellipsis else "three numbers"
-    names = {int: "a whole number", float: "a number", str: "a string", bool: "true or false"}
-    return "None" if hint is types.NoneType else names.get(hint, hint.__name__)

@@ -252,7 +252,9 @@ def load(workdir: str | Path, step: str | int = "best") -> LanguageModel:
         record = checkpoints.record(number)
         config = from_dict(record["config"])
         vocabulary = Vocabulary.from_dict(record["vocabulary"])
-        shapes = jax.eval_shape(lambda key: init(config, vocabulary.size, key), jax.random.key(0))
+        shapes = jax.eval_shape(
+            lambda key: init(config, vocabulary.size, key), jax.random.key(0)
+        )
         params = checkpoints.restore(number, {"params": shapes})["params"]
     counts = np.asarray(record["symbol_counts"], np.int64)
     return LanguageModel(config, params, vocabulary, counts, number)

@@ -109,12 +109,12 @@ def draw(
         return jax.vmap(lambda key: jax.random.gumbel(key, (width,)))(keys)
 
     def step(state: SamplingState, noise: Array) -> tuple[SamplingState, Array]:
-        logits = state.logits
+        logits, symbols = state.logits, None
         if top_k is not None:
             logits, symbols = jax.lax.top_k(logits, top_k)
         noisy = logits * scale[:, None] + noise
         choice = jnp.where(greedy, logits.argmax(-1), noisy.argmax(-1)).astype(jnp.int32)
-        if top_k is not None:
+        if symbols is not None:
             choice = jnp.take_along_axis(symbols, choice[:, None], axis=1)[:, 0]
         logits, carry = apply(config, params, choice[:, None], state.carry)
         return SamplingState(logits[:, 0], carry, state.position + 1), choice

@@ -125,12 +125,14 @@ class _Layers(nn.Module):
         return bias.at[self.cell.gates.index("forget")].set(self.config.forget_bias)
 
     def _param(self, name: str, initializer: Callable[..., Array], shape: Any) -> Array:
+        count = self.stacked
+        if count is None:
+            return self.param(name, initializer, shape)
+
         def stacked(key: Array) -> Array:
-            keys = jax.random.split(key, self.stacked)
+            keys = jax.random.split(key, count)
             return jax.vmap(lambda key: initializer(key, shape))(keys)
 
-        if self.stacked is None:
-            return self.param(name, initializer, shape)
         return self.param(name, stacked)
 
 
@@ -176,7 +178,8 @@ def init(config: Config, vocab_size: int, key: Array) -> Params:
     """
     ids = jnp.zeros((1, 1), jnp.int32)
     module = network(config, vocab_size)
-    return module.init(key, ids, initial_carry(config, 1))["params"]
+    params: Any = module.init(key, ids, initial_carry(config, 1))["params"]
+    return params
 
 
 def apply(

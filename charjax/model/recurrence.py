@@ -63,7 +63,7 @@ def run_plain(
         new = cell.step(state, x_t, _project_state(recurrent, bias, state.h))
         if length is not None:
             keep = (t < length)[:, None]
-            new = jax.tree.map(lambda after, before: jnp.where(keep, after, before), new, state)
+            new = jax.tree.map(lambda new, old: jnp.where(keep, new, old), new, state)
         return (new, t + 1), new.h
 
     (state, _), hidden = lax.scan(step, (state, jnp.int32(0)), x)
@@ -92,9 +92,7 @@ def _run(cell: Cell, dtype: Any, kernel: Any, bias: Any, x: Any, state: Any) -> 
     return run_plain(cell, dtype, kernel, bias, x, state)
 
 
-def _run_forward(
-    cell: Cell, dtype: Any, kernel: Any, bias: Any, x: Any, state: Any
-) -> Any:
+def _run_forward(cell: Cell, dtype: Any, kernel: Any, bias: Any, x: Any, state: Any) -> Any:
     recurrent = kernel.astype(dtype)
 
     def step(state: Any, x_t: Array) -> tuple[Any, Any]:
@@ -117,8 +115,8 @@ def _run_backward(cell: Cell, dtype: Any, kept: Any, cotangents: Any) -> Any:
         lambda first, later: jnp.concatenate([first[None], later[:-1]]), state, states
     )
 
-    def pointwise(state: Any, *gates: Array) -> Any:
-        return cell.step(state, *gates) if len(gates) == 2 else cell.step(state, *gates, 0.0)
+    def pointwise(state: Any, x: Array, h_proj: Any = 0.0) -> Any:
+        return cell.step(state, x, h_proj)
 
     def step(d_state: Any, xs: Any) -> tuple[Any, Any]:
         previous, gates, d_h = xs
@@ -137,21 +135,25 @@ def _run_backward(cell: Cell, dtype: Any, kept: Any, cotangents: Any) -> Any:
 _run.defvjp(_run_forward, _run_backward)
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(0,))
 def project(dtype: DTypeLike, x: Array, kernel: Array) -> Array:
     """`x [..., e] @ kernel [e, ...]` with operands in `dtype`, result float32.
 
     The gradient of the kernel is float32 whatever `dtype` is.
     """
+    return _project(jnp.dtype(dtype), x, kernel)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _project(dtype: Any, x: Any, kernel: Any) -> Any:
     return _product(x.astype(dtype), kernel.astype(dtype), 1)
 
 
-def _project_forward(dtype: DTypeLike, x: Array, kernel: Array) -> tuple[Array, Any]:
+def _project_forward(dtype: Any, x: Any, kernel: Any) -> Any:
     x_rounded, kernel_rounded = x.astype(dtype), kernel.astype(dtype)
     return _product(x_rounded, kernel_rounded, 1), (x_rounded, kernel_rounded)
 
 
-def _project_backward(dtype: DTypeLike, kept: Any, d_y: Array) -> tuple[Array, Array]:
+def _project_backward(dtype: Any, kept: Any, d_y: Any) -> Any:
     x, kernel = kept
     d_y = d_y.astype(dtype)
     widths = kernel.ndim - 1
@@ -160,26 +162,30 @@ def _project_backward(dtype: DTypeLike, kept: Any, d_y: Array) -> tuple[Array, A
     return d_x, _product(x, d_y, x.ndim - 1, leading=True)
 
 
-project.defvjp(_project_forward, _project_backward)
+_project.defvjp(_project_forward, _project_backward)
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(0,))
 def lookup(dtype: DTypeLike, ids: Array, table: Array) -> Array:
     """Rows of `table [v, ...]` for `ids [...]`: a one-hot product without the product.
 
     The gradient is a product with the one-hot ids, deterministic on every device; above
     `ONE_HOT_LIMIT` symbols it is a scatter.
     """
+    return _lookup(jnp.dtype(dtype), ids, table)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _lookup(dtype: Any, ids: Any, table: Any) -> Any:
     del dtype
     return table.at[ids].get(mode="clip")
 
 
-def _lookup_forward(dtype: DTypeLike, ids: Array, table: Array) -> tuple[Array, Any]:
+def _lookup_forward(dtype: Any, ids: Any, table: Any) -> Any:
     # An array without elements carries the number of symbols to the reverse pass.
-    return lookup(dtype, ids, table), (ids, jnp.zeros((table.shape[0], 0)))
+    return _lookup(dtype, ids, table), (ids, jnp.zeros((table.shape[0], 0)))
 
 
-def _lookup_backward(dtype: DTypeLike, kept: Any, d_rows: Array) -> tuple[None, Array]:
+def _lookup_backward(dtype: Any, kept: Any, d_rows: Any) -> Any:
     ids, vocab_size = kept[0].reshape(-1), kept[1].shape[0]
     d_flat = d_rows.reshape(ids.size, *d_rows.shape[kept[0].ndim :])
     if vocab_size <= ONE_HOT_LIMIT:
@@ -189,4 +195,4 @@ def _lookup_backward(dtype: DTypeLike, kept: Any, d_rows: Array) -> tuple[None, 
     return None, empty.at[ids].add(d_flat)
 
 
-lookup.defvjp(_lookup_forward, _lookup_backward)
+_lookup.defvjp(_lookup_forward, _lookup_backward)

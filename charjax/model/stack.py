@@ -52,7 +52,9 @@ def run(
         if length is None:
             hidden, state = recurrence.run(cell, dtype, kernel, bias, x, state)
         else:
-            hidden, state = recurrence.run_plain(cell, dtype, kernel, bias, x, state, length)
+            hidden, state = recurrence.run_plain(
+                cell, dtype, kernel, bias, x, state, length
+            )
         if key is not None and dropout > 0:
             hidden = drop(hidden, dropout, jax.random.fold_in(key, index))
         return hidden, state

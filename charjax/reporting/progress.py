@@ -131,7 +131,9 @@ class _Lines(Progress):
             if now - then < (2 if share - shown >= 0.05 else 30):
                 return
         self._shown = (now, share)
-        self._print(f"step {self.step}/{self.total} ({int(100 * share)}%)  {measured}  {times}")
+        self._print(
+            f"step {self.step}/{self.total} ({int(100 * share)}%)  {measured}  {times}"
+        )
 
     def _print(self, text: str) -> None:
         print(printable(text, sys.stderr.encoding), file=sys.stderr, flush=True)

@@ -78,9 +78,9 @@ class Checkpoints:
         path = self._path(step)
         if path.exists():
             path = path.with_name(path.name + _REPLACEMENT)
-        if jax.process_index() == 0:
-            # Orbax refuses to start over what a failed save left behind.
-            _remove(path, path.with_name(path.name + _UNFINISHED))
+            if jax.process_index() == 0:
+                # One that could not be installed: Orbax would refuse to write there.
+                _remove(path)
         trees = {name: ocp.args.StandardSave(tree) for name, tree in items.items()}
         described = {**record, "format": FORMAT}
         trees[_RECORD] = ocp.args.JsonSave(described)  # pyright: ignore[reportArgumentType]
@@ -319,10 +319,9 @@ def _set_aside(path: Path) -> Path:
     return retired
 
 
-def _remove(*paths: Path) -> None:
-    for path in paths:
-        if path.exists():
-            shutil.rmtree(path)
+def _remove(path: Path) -> None:
+    if path.exists():
+        shutil.rmtree(path)
 
 
 def _validation_loss(record: Mapping[str, Any]) -> float | None:

@@ -6,7 +6,7 @@ the step number, and each host can ask for only its rows.
 """
 
 from collections.abc import Callable
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -20,13 +20,14 @@ class Batch(NamedTuple):
 
     `inputs` and `targets` are int32 `[b, t]`, 0 where masked; `mask` is bool `[b, t]`,
     the positions that count; `reset` is bool `[b]`, the rows whose recurrent state becomes
-    zero before this window.
+    zero before this window. NumPy arrays on the host; the same structure holds them on
+    devices.
     """
 
-    inputs: np.ndarray
-    targets: np.ndarray
-    mask: np.ndarray
-    reset: np.ndarray
+    inputs: Any
+    targets: Any
+    mask: Any
+    reset: Any
 
 
 def stream_windows(n: int, rows: int, sequence_length: int) -> int:

@@ -107,9 +107,7 @@ class Corpus:
         return self.ids[start:stop]
 
 
-def boundaries(
-    n: int, split: Split, shares: tuple[float, float, float]
-) -> tuple[int, int]:
+def boundaries(n: int, split: Split, shares: tuple[float, float, float]) -> tuple[int, int]:
     """Where a split of a text of `n` symbols begins and ends.
 
     Each split ends at the whole number below its share; the last that has a share ends

@@ -127,7 +127,9 @@ def _scale(name: str, beta1: float | None, beta2: float | None) -> Any:
 def are_matrices(params: Any) -> Any:
     """True for kernels and the embedding table, False for biases, by name: a bias of
     stacked layers has as many axes as a matrix."""
-    return jax.tree_util.tree_map_with_path(lambda path, _: "bias" not in _name(path), params)
+    return jax.tree_util.tree_map_with_path(
+        lambda path, _: not _name(path).startswith("bias"), params
+    )
 
 
 def matrix_axes(params: Any) -> Any:
@@ -139,9 +141,9 @@ def matrix_axes(params: Any) -> Any:
     """
 
     def axes(path: Any, leaf: Any) -> Any:
-        if "kernel" not in _name(path) or path[0].key == "head":
-            return None
-        if path[0].key == "first" and _name(path) == "kernel_x" and "embedding" not in params:
+        room, name = path[0].key, _name(path)
+        one_hot = room == "first" and name == "kernel_x" and "embedding" not in params
+        if room not in ("first", "rest") or name.startswith("bias") or one_hot:
             return None
         return optax.contrib.MuonDimensionNumbers(leaf.ndim - 3, leaf.ndim - 1)
 

@@ -46,7 +46,7 @@ def check_devices(config: Config, mesh: Mesh) -> None:
 
 def state_sharding(mesh: Mesh, state: TrainState) -> TrainState:
     """The sharding of each leaf of a state (arrays or their shapes)."""
-    whole = NamedSharding(mesh, P())
+    whole: Any = NamedSharding(mesh, P())
     rows = NamedSharding(mesh, P(None, "data", None))
     return TrainState(
         step=whole,

@@ -73,10 +73,10 @@ def train_step(
     metrics = {
         "loss": loss / count,
         "characters": characters,
-        "grad_norm": optax.global_norm(grads),
+        "grad_norm": optax.tree.norm(grads),
         "learning_rate": jnp.asarray(schedule(config)(state.step), jnp.float32),
     }
-    params = optax.apply_updates(state.params, updates)
+    params: Any = optax.apply_updates(state.params, updates)
     return TrainState(state.step + 1, params, opt_state, carry), metrics
 
 
@@ -100,7 +100,9 @@ def _join(tree: Any, axis: int) -> Any:
     return jax.tree.map(join, tree)
 
 
-def eval_step(config: Config, params: Params, carry: Any, batch: Batch) -> tuple[Any, Array]:
+def eval_step(
+    config: Config, params: Params, carry: Any, batch: Batch
+) -> tuple[Any, Array]:
     """Scores one window without dropout.
 
     Returns the carry after it and the nats of each character `[b, t]`, 0 where masked.

@@ -1,0 +1,279 @@
+"""The loop: step, log, evaluate, sample, save.
+
+Everything here has side effects on purpose; what it calls to compute is pure.
+"""
+
+import contextlib
+import dataclasses
+import functools
+import importlib.metadata
+import math
+import platform
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from charjax.config import Config, to_dict
+from charjax.evaluation import Evaluation, evaluate
+from charjax.language_model import LanguageModel
+from charjax.model.network import Params
+from charjax.reporting import curves, samples
+from charjax.reporting.metrics import MetricsFile, bits
+from charjax.reporting.progress import Progress
+from charjax.storage import run_directory
+from charjax.storage.checkpoints import Checkpoints
+from charjax.text import batching
+from charjax.text.corpus import Corpus, Split
+from charjax.training import parallel
+from charjax.training.state import TrainState
+from charjax.training.step import train_step
+
+# Characters of the samples that training shows.
+SAMPLE_LENGTH = 300
+
+
+class Diverged(RuntimeError):
+    """The loss is no longer a number; the last good checkpoint stays."""
+
+
+@dataclass(frozen=True)
+class Memory:
+    """What the host remembers between steps; it is in every checkpoint's record."""
+
+    best_loss: float | None = None
+    best_step: int | None = None
+    stale_evaluations: int = 0
+
+    def after(self, loss: float, step: int) -> "Memory":
+        """The memory after an evaluation; a loss that is no number improves nothing."""
+        if math.isfinite(loss) and (self.best_loss is None or loss < self.best_loss):
+            return Memory(loss, step, 0)
+        return dataclasses.replace(self, stale_evaluations=self.stale_evaluations + 1)
+
+
+@dataclass(frozen=True)
+class Run:
+    """What stays the same from the first step to the last."""
+
+    config: Config
+    corpus: Corpus
+    mesh: Any
+    workdir: Path | None
+    checkpoints: Checkpoints | None
+
+    def split(self, name: Split) -> np.ndarray:
+        return self.corpus.split(name, self.config.data.split)
+
+    def model(self, params: Params, step: int) -> LanguageModel:
+        corpus = self.corpus
+        return LanguageModel(self.config, params, corpus.vocabulary, corpus.counts, step)
+
+    def record(self, step: int, memory: Memory, validation_loss: float | None) -> Any:
+        """What makes a checkpoint explain itself."""
+        return {
+            "step": step,
+            "config": to_dict(self.config),
+            "vocabulary": self.corpus.vocabulary.to_dict(),
+            "symbol_counts": self.corpus.counts.tolist(),
+            "corpus": {
+                "fingerprint": self.corpus.fingerprint,
+                "characters": len(self.corpus.ids),
+            },
+            "validation_loss": validation_loss,
+            "memory": dataclasses.asdict(memory),
+            "versions": _versions(),
+        }
+
+
+def _versions() -> dict[str, str]:
+    packages = ("charjax", "jax", "flax", "optax", "orbax-checkpoint", "numpy")
+    found = {"python": platform.python_version()}
+    for package in packages:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found[package] = importlib.metadata.version(package)
+    return found
+
+
+def prng_keys(config: Config) -> tuple[jax.Array, jax.Array]:
+    """The keys of the initial parameters and of the steps."""
+    initial, steps = jax.random.split(jax.random.key(config.train.seed))
+    return initial, steps
+
+
+@dataclass(frozen=True)
+class Report:
+    """Where a run's news goes."""
+
+    bar: Progress
+    file: MetricsFile | None
+    history: list[dict[str, Any]]
+
+    def write(self, **fields: Any) -> None:
+        self.history.append(fields)
+        if self.file is not None:
+            self.file.write(**fields)
+
+
+def out_of_patience(config: Config, memory: Memory) -> bool:
+    """Whether early stopping ends the run."""
+    limit = config.train.early_stopping
+    return limit is not None and memory.stale_evaluations >= limit
+
+
+def loop(
+    run: Run,
+    state: TrainState,
+    sharding: TrainState,
+    memory: Memory,
+    total: int,
+    report: Report,
+    stop: Callable[[], bool],
+) -> tuple[TrainState, Memory]:
+    config, train = run.config, run.config.train
+    ids, first = run.split("train"), int(state.step)
+    rows = parallel.local_rows(run.mesh, config.data.batch_size)
+    update = jax.jit(
+        functools.partial(train_step, config),
+        donate_argnums=0,
+        out_shardings=(sharding, parallel.replicated(run.mesh)),
+    )
+    _, key = prng_keys(config)
+    clock = _Clock(first)
+    waiting: tuple[int, Any] | None = None
+    for step in range(first, total):
+        batch = batching.batch_at(ids, config.data, train.seed, step, rows)
+        state, metrics = update(state, parallel.put_batch(run.mesh, batch), key)
+        done = step + 1
+        # The step just dispatched runs while the one before it is looked at.
+        if waiting is not None:
+            _log(run, waiting, clock, report)
+        waiting = (done, metrics)
+
+        last, stopping = done == total, stop()
+        evaluating = last or _due(done, train.eval_every)
+        sampling = _due(done, train.sample_every)
+        saving = last or stopping or _due(done, train.checkpoint_every)
+        if not (evaluating or sampling or saving):
+            continue
+        _log(run, waiting, clock, report)
+        waiting, validation, best = None, None, memory.best_step
+        if evaluating and len(run.split("validation")) > 1:
+            validation = _evaluate(run, state, "validation", report)
+            memory = memory.after(validation.nats_per_char, done)
+        exhausted = out_of_patience(config, memory)
+        if sampling or last:
+            _sample(run, state, report)
+        if run.checkpoints is not None and (
+            saving or exhausted or memory.best_step != best
+        ):
+            _save(run, state, memory, validation)
+        if validation is not None and run.workdir is not None:
+            title = f"{run.workdir.name}: {config.model.cell}"
+            curves.draw(report.history, run.workdir / run_directory.CURVES, title=title)
+        if exhausted:
+            report.bar.message(
+                f"stopping early: no improvement in {memory.stale_evaluations} evaluations "
+                f"since step {memory.best_step:,}"
+            )
+        if stopping or exhausted:
+            break
+        clock.restart(done)
+    return state, memory
+
+
+def _due(step: int, every: int | None) -> bool:
+    return every is not None and step % every == 0
+
+
+class _Clock:
+    """Measures training alone: evaluation, samples and saves do not count."""
+
+    def __init__(self, step: int) -> None:
+        self.restart(step)
+
+    def restart(self, step: int) -> None:
+        self.step, self.time = step, time.perf_counter()
+
+    def steps_per_second(self, step: int) -> float:
+        return (step - self.step) / max(time.perf_counter() - self.time, 1e-9)
+
+
+def _log(run: Run, waiting: tuple[int, Any], clock: _Clock, report: Report) -> None:
+    step, metrics = waiting
+    values = {name: value.item() for name, value in jax.device_get(metrics).items()}
+    loss, norm = values["loss"], values["grad_norm"]
+    if not (math.isfinite(loss) and math.isfinite(norm)):
+        rate = run.config.optimizer.learning_rate
+        raise Diverged(
+            f"training diverged at step {step:,} (loss {loss}, gradient norm {norm}): "
+            f"lower optimizer.learning_rate ({rate}) or set optimizer.clip_norm; the last "
+            "checkpoint is untouched."
+        )
+    data = run.config.data
+    speed = clock.steps_per_second(step) * data.batch_size * data.sequence_length
+    report.bar.update(step, loss, bits(loss), speed)
+    if _due(step, run.config.train.log_every):
+        report.write(
+            step=step,
+            split="train",
+            loss=loss,
+            bits_per_char=bits(loss),
+            learning_rate=values["learning_rate"],
+            grad_norm=norm,
+            chars_per_second=speed,
+        )
+        clock.restart(step)
+
+
+def _evaluate(run: Run, state: TrainState, split: Split, report: Report) -> Evaluation:
+    step, ids = int(state.step), run.split(split)
+    score = evaluate(run.config, state.params, ids, mesh=run.mesh)
+    report.write(
+        step=step,
+        split=split,
+        loss=score.nats_per_char,
+        bits_per_char=score.bits_per_char,
+        rows=score.rows,
+    )
+    report.bar.message(
+        f"step {step:,}: {split} loss {score.nats_per_char:.4f} nats "
+        f"({score.bits_per_char:.3f} bits) per character"
+    )
+    return score
+
+
+def _sample(run: Run, state: TrainState, report: Report) -> None:
+    step = int(state.step)
+    text = run.model(state.params, step).generate("", SAMPLE_LENGTH, seed=step % 2**32)
+    report.bar.message(f"--- sample at step {step:,} ---\n{text}\n---")
+    if run.workdir is not None:
+        samples.append(run.workdir / run_directory.SAMPLES, step, text)
+
+
+def _save(
+    run: Run, state: TrainState, memory: Memory, validation: Evaluation | None
+) -> None:
+    assert run.checkpoints is not None
+    loss = None if validation is None else validation.nats_per_char
+    step = int(state.step)
+    items = {"params": state.params, "opt_state": state.opt_state, "carry": state.carry}
+    run.checkpoints.save(step, items, run.record(step, memory, loss))
+
+
+def score_test(run: Run, state: TrainState, report: Report) -> None:
+    """The test split, scored once, with the best parameters if they were kept."""
+    if len(run.split("test")) < 2:
+        return
+    if run.checkpoints is not None:
+        run.checkpoints.wait()
+        best = run.checkpoints.resolve("best")
+        place = jax.tree.map(lambda leaf: leaf.sharding, state.params)
+        target = {"params": parallel.abstract(state.params, place)}
+        params = run.checkpoints.restore(best, target)["params"]
+        state = dataclasses.replace(state, params=params)
+    _evaluate(run, state, "test", report)

@@ -1,0 +1,73 @@
+"""Configs by name: the presets of `configs/`, and files like them."""
+
+import difflib
+import importlib.util
+import json
+import traceback
+from pathlib import Path
+
+from charjax.config import Config, InputError, from_dict
+
+
+def load_config(name: str) -> Config:
+    """The config of a preset's name, a `.py` file with `get_config()`, or a JSON file.
+
+    Raises InputError if there is none, or if it is not a valid config.
+    """
+    path = Path(name)
+    if path.suffix not in (".py", ".json"):
+        presets = {file.stem: file for file in _presets()}
+        if name not in presets:
+            close = difflib.get_close_matches(name, presets, n=1)
+            hint = f"did you mean {close[0]}? " if close else ""
+            raise InputError(
+                f"--config is {name!r}: there is no such preset; {hint}Presets are "
+                f"{', '.join(sorted(presets))}; a file's name ends in .py or .json."
+            )
+        path = presets[name]
+    if not path.is_file():
+        raise InputError(f"--config is {name!r}: there is no such file.")
+    try:
+        if path.suffix == ".json":
+            return from_dict(json.loads(path.read_text("utf-8")))
+        spec = importlib.util.spec_from_file_location(f"charjax_config_{path.stem}", path)
+        assert spec is not None and spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        config = module.get_config()
+    except InputError as error:
+        raise InputError(f"--config {name}: {error}") from error
+    except Exception as error:
+        line = traceback.extract_tb(error.__traceback__)[-1]
+        where = f" (line {line.lineno})" if Path(line.filename) == path.absolute() else ""
+        raise InputError(
+            f"--config is {name!r}: {path}{where} cannot be read: "
+            f"{type(error).__name__}: {error}"
+        ) from error
+    if not isinstance(config, Config):
+        raise InputError(
+            f"--config is {name!r}: get_config() gave a {type(config).__name__}; it must "
+            "return a charjax.Config."
+        )
+    return config
+
+
+def _presets() -> list[Path]:
+    package = Path(__file__).parent
+    # In the installed package, or beside it in a checkout.
+    for directory in (package / "configs", package.parent / "configs"):
+        if files := sorted(directory.glob("*.py")):
+            return files
+    return []
+
+
+def default_name(config: str | None) -> str:
+    """The name of the run that a config makes when no other is given.
+
+    >>> default_name("configs/anna.py"), default_name("runs/mine/config.json")
+    ('anna', 'mine')
+    """
+    if config is None:
+        return "default"
+    path = Path(config)
+    return path.parent.name if path.name == "config.json" else path.stem

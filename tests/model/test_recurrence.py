@@ -1,0 +1,158 @@
+"""The hand-written gradient against autodiff of the plain scan and finite differences."""
+
+import contextlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.test_util import check_grads
+
+from charjax.model import recurrence
+from charjax.model.cells import CELLS
+
+HIDDEN = 4
+LARGE, SMALL = (9, 3), (1, 1)
+CASES = [(name, bias, LARGE) for name in CELLS for bias in (False, True)]
+CASES += [(name, name == "gru", SMALL) for name in CELLS]
+
+
+def x64() -> contextlib.AbstractContextManager:
+    if hasattr(jax, "enable_x64"):
+        return jax.enable_x64(True)
+    return jax.experimental.enable_x64()
+
+
+def arguments(name, steps, rows, *, bias=True, dtype=np.float32, seed=0):
+    random = np.random.default_rng(seed)
+    cell = CELLS[name]
+    gates = len(cell.gates)
+
+    def draw(*shape):
+        return jnp.asarray(random.normal(size=shape) * 0.7, dtype)
+
+    kernel, biases = draw(HIDDEN, gates, HIDDEN), draw(gates, HIDDEN) if bias else None
+    x = draw(steps, rows, gates, HIDDEN)
+    return kernel, biases, x, cell.state(*(draw(rows, HIDDEN) for _ in cell.state._fields))
+
+
+def value_and_gradients(run, name, dtype, args, weights=jnp.float32):
+    """All outputs, and gradients of a random linear function of all of them."""
+    cell = CELLS[name]
+
+    def scalar(args):
+        outputs = run(cell, dtype, *args)
+        random = np.random.default_rng(9)
+        leaves = jax.tree.leaves(outputs)
+        total = sum((leaf * random.normal(size=leaf.shape)).sum() for leaf in leaves)
+        return total.astype(weights), outputs
+
+    gradients, outputs = jax.jit(jax.grad(scalar, has_aux=True))(args)
+    return outputs, gradients
+
+
+def assert_close(actual, expected, tolerance):
+    assert jax.tree.structure(actual) == jax.tree.structure(expected)
+    for a, b in zip(jax.tree.leaves(actual), jax.tree.leaves(expected), strict=True):
+        assert a.dtype == b.dtype
+        np.testing.assert_allclose(a, b, rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.parametrize(("name", "bias", "shape"), CASES)
+def test_values_and_gradients_equal_the_plain_scan(name, bias, shape):
+    args = arguments(name, *shape, bias=bias)
+    hand = value_and_gradients(recurrence.run, name, "float32", args)
+    plain = value_and_gradients(recurrence.run_plain, name, "float32", args)
+    assert_close(hand, plain, 1e-5)
+
+
+@pytest.mark.parametrize(("name", "bias"), [("lstm", False), ("gru", True), ("rnn", False)])
+def test_gradients_equal_finite_differences_in_float64(name, bias):
+    with x64():
+        args = arguments(name, 3, 2, bias=bias, dtype=np.float64)
+        hand = value_and_gradients(recurrence.run, name, "float64", args, jnp.float64)
+        plain = value_and_gradients(
+            recurrence.run_plain, name, "float64", args, jnp.float64
+        )
+        assert_close(hand, plain, 1e-13)
+
+        def function(*args):
+            return jax.tree.leaves(recurrence.run(CELLS[name], "float64", *args))
+
+        check_grads(jax.jit(function), args, 1, ["rev"], atol=1e-7, rtol=1e-7, eps=1e-5)
+
+
+@pytest.mark.parametrize("name", CELLS)
+def test_bfloat16_is_close_and_keeps_states_and_gradients_in_float32(name):
+    args = arguments(name, 8, 3)
+    exact = value_and_gradients(recurrence.run, name, "float32", args)
+    rounded = value_and_gradients(recurrence.run, name, "bfloat16", args)
+    for a, b in zip(jax.tree.leaves(rounded), jax.tree.leaves(exact), strict=True):
+        assert a.dtype == jnp.float32
+        assert 0 < jnp.linalg.norm(a - b) < 0.03 * jnp.linalg.norm(b)
+
+
+@pytest.mark.parametrize("name", CELLS)
+def test_length_holds_each_rows_state(name):
+    kernel, bias, x, state = arguments(name, 5, 4)
+    cell = CELLS[name]
+    lengths = jnp.array([5, 1, 3, 0])
+    hidden, last = recurrence.run_plain(cell, "float32", kernel, bias, x, state, lengths)
+    for row, length in enumerate(lengths.tolist()):
+        part = jax.tree.map(lambda leaf, row=row: leaf[row : row + 1], state)
+        alone = x[:length, row : row + 1]
+        expected_hidden, expected = recurrence.run_plain(
+            cell, "float32", kernel, bias, alone, part
+        )
+        actual = jax.tree.map(lambda leaf, row=row: leaf[row : row + 1], last)
+        assert_close(actual, expected, 1e-6)
+        assert_close(hidden[:length, row : row + 1], expected_hidden, 1e-6)
+
+
+def test_forward_mode_is_refused_rather_than_wrong():
+    kernel, bias, x, state = arguments("lstm", 2, 1)
+
+    def function(kernel):
+        return recurrence.run(CELLS["lstm"], "float32", kernel, bias, x, state)
+
+    with pytest.raises(TypeError, match="custom_vjp"):
+        jax.jvp(function, (kernel,), (kernel,))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("tail", [(), (2,), (2, 3)], ids=str)
+def test_project_equals_a_plain_product(tail, dtype):
+    random = np.random.default_rng(1)
+    x = jnp.asarray(random.normal(size=(4, 2, 5)), jnp.float32)
+    kernel = jnp.asarray(random.normal(size=(5, *tail)), jnp.float32)
+    weights = jnp.asarray(random.normal(size=(4, 2, *tail)), jnp.float32)
+    project, plain = (
+        jax.value_and_grad(lambda x, k, f=f: (f(x, k) * weights).sum(), argnums=(0, 1))
+        for f in (
+            lambda x, k: recurrence.project(dtype, x, k),
+            lambda x, k: jnp.tensordot(x, k, 1, precision="highest"),
+        )
+    )
+    assert recurrence.project(dtype, x, kernel).dtype == jnp.float32
+    assert_close(project(x, kernel), plain(x, kernel), 1e-5 if dtype == "float32" else 0.08)
+
+
+@pytest.mark.parametrize("limit", [100, 6, 0], ids=["below", "at", "above"])
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+@pytest.mark.parametrize("tail", [(3,), (2, 3)], ids=str)
+def test_lookup_equals_a_one_hot_product(monkeypatch, tail, dtype, limit):
+    monkeypatch.setattr(recurrence, "ONE_HOT_LIMIT", limit)
+    random = np.random.default_rng(2)
+    # Symbols 1 and 4 never occur, others more than once.
+    ids = jnp.asarray(random.choice([0, 2, 3, 5], size=(7, 3)), jnp.int32)
+    table = jnp.asarray(random.normal(size=(6, *tail)), jnp.float32)
+    weights = jnp.asarray(random.normal(size=(7, 3, *tail)), jnp.float32)
+    lookup = jax.value_and_grad(
+        lambda t: (recurrence.lookup(dtype, ids, t) * weights).sum()
+    )
+    plain = jax.value_and_grad(
+        lambda t: (jnp.tensordot(jax.nn.one_hot(ids, 6), t, 1) * weights).sum()
+    )
+    np.testing.assert_array_equal(recurrence.lookup(dtype, ids, table), table[ids])
+    assert_close(lookup(table), plain(table), 1e-5 if dtype == "float32" else 0.05)
+    assert not lookup(table)[1][jnp.array([1, 4])].any()

@@ -1,0 +1,87 @@
+"""Layers over time, and dropout between them."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from charjax.model import stack
+from charjax.model.cells import CELLS
+
+
+@pytest.mark.parametrize(
+    ("rate", "dropped"), [(0.5, 128), (0.25, 64), (0.1, 26), (1e-4, 1), (0.999, 255)]
+)
+def test_drop_has_its_rate_and_the_inverse_scale(rate, dropped):
+    x = jnp.full((50, 40, 101), 3.0)
+    y = np.asarray(stack.drop(x, rate, jax.random.key(0)))
+    expected = dropped / 256
+    share = (y == 0).mean()
+    assert abs(share - expected) < 5 * (expected * (1 - expected) / y.size) ** 0.5
+    np.testing.assert_allclose(y[y != 0], 3.0 / (1 - expected), rtol=1e-6)
+    # The bytes of one draw must not go together: neighbours are dropped independently.
+    kept = y != 0
+    for distance in (1, 2, 3, 4):
+        both = (kept[..., distance:] & kept[..., :-distance]).mean()
+        assert abs(both - (1 - expected) ** 2) < 0.01
+
+
+def constant_layers(count, width):
+    """tanh layers that hand on a positive number, so that a zero was dropped."""
+    shape = (width, 1, width)
+    zeros, ones = jnp.zeros((width, 1, width)), jnp.ones((1, width))
+    first = {"kernel_x": zeros, "kernel_h": zeros, "bias": ones}
+    handed_on = jnp.eye(width)[:, None]
+    rest = {
+        "kernel_x": jnp.broadcast_to(handed_on, (count - 1, *shape)),
+        "kernel_h": jnp.zeros((count - 1, *shape)),
+        "bias": jnp.zeros((count - 1, 1, width)),
+    }
+    return first, rest if count > 1 else None
+
+
+def run_constant(count, dropout, key, steps=20, rows=10, width=32):
+    cell = CELLS["rnn"]
+    carry = cell.initial_state(count, rows, width)
+    inputs = jnp.zeros((steps, rows, width))
+    layers = constant_layers(count, width)
+    run = jax.jit(
+        lambda key: stack.run(
+            cell, "float32", *layers, inputs, carry, dropout=dropout, key=key
+        )[0]
+    )
+    return np.asarray(run(key))
+
+
+@pytest.mark.parametrize("count", [1, 2, 4])
+def test_each_layer_drops_independently_the_last_one_too(count):
+    share = (run_constant(count, 0.5, jax.random.key(0)) != 0).mean()
+    assert abs(share - 0.5**count) < 0.02
+
+
+def test_each_step_row_and_key_drops_independently():
+    kept = run_constant(1, 0.5, jax.random.key(0)) != 0
+    other = run_constant(1, 0.5, jax.random.key(1)) != 0
+    for first, second in (
+        (kept[1:], kept[:-1]),
+        (kept[:, 1:], kept[:, :-1]),
+        (kept, other),
+    ):
+        assert abs((first & second).mean() - 0.25) < 0.02
+
+
+@pytest.mark.parametrize(("dropout", "seed"), [(0.5, None), (0.0, 0)])
+def test_no_dropout_without_a_key_or_a_rate(dropout, seed):
+    key = None if seed is None else jax.random.key(seed)
+    assert run_constant(2, dropout, key).all()
+
+
+def test_the_recurrent_state_is_never_dropped():
+    cell, (first, rest) = CELLS["rnn"], constant_layers(2, 8)
+    carry = stack.run(
+        *(cell, "float32", first, None, jnp.zeros((3, 2, 8)), cell.initial_state(1, 2, 8)),
+        dropout=0.9,
+        key=jax.random.key(0),
+    )[1]
+    del rest
+    np.testing.assert_allclose(carry.h, np.tanh(1.0), rtol=1e-6)

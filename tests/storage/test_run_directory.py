@@ -1,0 +1,190 @@
+"""The run directory: layout, lock, resume rules."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from charjax.config import Config, InputError
+from charjax.storage import run_directory
+from charjax.storage.run_directory import (
+    holds_run,
+    lock,
+    newest_run,
+    read_config,
+    resumed_config,
+    start_over,
+    write_config,
+)
+
+
+def test_config_goes_to_disk_and_back(tmp_path):
+    config = Config().replace(**{"data.source": "naïve.txt", "train.steps": 7})
+    assert not holds_run(tmp_path / "run")
+    write_config(tmp_path / "run", config)
+    assert holds_run(tmp_path / "run")
+    assert read_config(tmp_path / "run") == config
+    assert os.listdir(tmp_path / "run") == ["config.json"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "{", "[]", "3", '{"model": 3}', '{"model": {"size": 3}}', "\xff", "[" * 9999],
+)
+def test_a_damaged_config_is_refused_by_name(tmp_path, text):
+    (tmp_path / "config.json").write_text(text, encoding="latin-1")
+    with pytest.raises(InputError, match=r"config\.json"):
+        read_config(tmp_path)
+
+
+def test_an_absent_config_is_refused(tmp_path):
+    with pytest.raises(InputError, match=r"no .*config\.json.*--fresh"):
+        read_config(tmp_path)
+
+
+def test_a_config_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
+    write_config(tmp_path, Config())
+    monkeypatch.setattr(json, "dumps", lambda *a, **k: "\ud800")
+    with pytest.raises(UnicodeEncodeError):
+        write_config(tmp_path, Config().replace(**{"train.steps": 7}))
+    assert read_config(tmp_path) == Config()
+    assert os.listdir(tmp_path) == ["config.json"]
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("train.steps", 9),
+        ("train.epochs", 3.0),
+        ("train.eval_every", None),
+        ("train.checkpoint_every", 3),
+        ("train.log_every", 3),
+        ("train.sample_every", None),
+        ("train.early_stopping", 3),
+    ],
+)
+def test_length_and_cadences_may_change(field, value):
+    requested = Config().replace(**{field: value})
+    assert resumed_config(Config(), requested) == requested
+
+
+def test_every_other_difference_is_listed():
+    requested = Config().replace(
+        **{"model.hidden_size": 64, "train.seed": 5, "data.batch_size": 8, "train.steps": 9}
+    )
+    with pytest.raises(InputError) as refusal:
+        resumed_config(Config(), requested)
+    message = str(refusal.value)
+    assert "model.hidden_size: the run has 256, asked for 64" in message
+    assert "train.seed: the run has 0, asked for 5" in message
+    assert "data.batch_size: the run has 64, asked for 8" in message
+    assert "train.steps" not in message
+    assert "--fresh" in message
+    assert "--workdir" in message
+
+
+@pytest.mark.parametrize("field", ["optimizer.schedule_steps", "optimizer.epoch_steps"])
+def test_what_was_settled_at_birth_stays(field):
+    stored = Config().replace(**{field: 100})
+    assert resumed_config(stored, Config()) == stored
+    assert resumed_config(stored, stored) == stored
+    with pytest.raises(InputError, match=field):
+        resumed_config(stored, Config().replace(**{field: 200}))
+    with pytest.raises(InputError, match=field):
+        resumed_config(Config(), stored)
+
+
+def test_the_lock_refuses_a_second_holder_and_leaves_nothing(tmp_path):
+    workdir = tmp_path / "runs/deep/x"
+    with lock(workdir):
+        assert not holds_run(workdir)
+        refusal = pytest.raises(InputError, match=f"in use by process {os.getpid()}")
+        with refusal, lock(workdir):
+            pass
+        with lock(tmp_path / "runs/deep/y"):
+            pass
+    assert os.listdir(tmp_path) == []
+
+
+def test_the_lock_leaves_a_run_and_what_was_there(tmp_path):
+    (tmp_path / "there").mkdir()
+    with lock(tmp_path / "there"):
+        pass
+    assert (tmp_path / "there").is_dir()
+    with pytest.raises(RuntimeError), lock(tmp_path / "run"):
+        write_config(tmp_path / "run", Config())
+        raise RuntimeError
+    assert os.listdir(tmp_path / "run") == ["config.json"]
+
+
+def test_a_killed_holder_s_lock_is_free(tmp_path):
+    script = (
+        "import sys, time; from pathlib import Path\n"
+        "from charjax.storage.run_directory import lock\n"
+        "with lock(Path(sys.argv[1])): print('held', flush=True); time.sleep(60)"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", script, str(tmp_path / "x")], stdout=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        refusal = pytest.raises(InputError, match=f"in use by process {process.pid}")
+        with refusal, lock(tmp_path / "x"):
+            pass
+        os.kill(process.pid, signal.SIGKILL)
+    with lock(tmp_path / "x"):
+        pass
+
+
+def test_the_lock_needs_a_directory(tmp_path):
+    (tmp_path / "file").write_text("x")
+    for path in (tmp_path / "file", tmp_path / "file/below"):
+        with pytest.raises(InputError, match="cannot be written"), lock(path):
+            pass
+    assert (tmp_path / "file").read_text() == "x"
+
+
+def test_without_file_locks_there_is_no_protection(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "fcntl", None)
+    with lock(tmp_path / "x"), lock(tmp_path / "x"):
+        assert os.listdir(tmp_path / "x") == []
+
+
+def test_starting_over_deletes_the_run_and_nothing_else(tmp_path):
+    write_config(tmp_path, Config())
+    (tmp_path / "checkpoints/5/params").mkdir(parents=True)
+    for name in ("metrics.jsonl", "samples.txt", "curves.png", "corpus.txt", "mine.txt"):
+        (tmp_path / name).touch()
+    start_over(tmp_path)
+    assert os.listdir(tmp_path) == ["mine.txt"]
+    start_over(tmp_path / "absent")
+
+
+def test_starting_over_spares_what_is_no_run(tmp_path):
+    (tmp_path / "corpus.txt").touch()
+    start_over(tmp_path)
+    (tmp_path / "config.json").write_text('{"architectures": []}')
+    with pytest.raises(InputError, match="not a run's"):
+        start_over(tmp_path)
+    assert sorted(os.listdir(tmp_path)) == ["config.json", "corpus.txt"]
+    (tmp_path / "config.json").write_text("{")
+    start_over(tmp_path)
+    assert os.listdir(tmp_path) == []
+
+
+def test_the_newest_run_is_the_one_written_to_last(tmp_path):
+    with pytest.raises(InputError, match="--workdir"):
+        newest_run(tmp_path / "runs")
+    for seconds, name in ((200, "a"), (100, "b")):
+        (tmp_path / name / "checkpoints/5").mkdir(parents=True)
+        os.utime(tmp_path / name / "checkpoints/5", (seconds, seconds))
+    write_config(tmp_path / "without_checkpoint", Config())
+    (tmp_path / "file").touch()
+    assert newest_run(tmp_path) == tmp_path / "a"
+    metrics = tmp_path / "b" / run_directory.METRICS
+    metrics.touch()
+    assert newest_run(tmp_path) == Path(tmp_path / "b")

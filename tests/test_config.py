@@ -1,0 +1,148 @@
+"""What a config accepts, refuses and says."""
+
+import dataclasses
+import json
+
+import pytest
+
+from charjax import Config, DataConfig, InputError, ModelConfig, OptimizerConfig, TrainConfig
+from charjax.config import flatten, from_dict, to_dict
+from charjax.presets import default_name, load_config
+
+
+def test_json_and_back():
+    config = Config().replace(**{"data.source": ["a", "b"], "optimizer.clip_norm": None})
+    assert from_dict(json.loads(json.dumps(to_dict(config)))) == config
+
+
+def test_absent_fields_have_their_defaults():
+    assert from_dict({"model": {"hidden_size": 7}}) == Config(model=ModelConfig(hidden_size=7))
+
+
+def test_whole_numbers_serve_as_floats():
+    config = OptimizerConfig(learning_rate=1)
+    assert config.learning_rate == 1.0 and isinstance(config.learning_rate, float)
+    assert DataConfig(split=(1, 0, 0)) == DataConfig(split=(1.0, 0.0, 0.0))
+
+
+def test_every_field_is_documented():
+    import ast
+    import inspect
+
+    from charjax import config
+
+    for node in ast.parse(inspect.getsource(config)).body:
+        if not isinstance(node, ast.ClassDef) or node.name == "Config":
+            continue
+        for field, after in zip(node.body, [*node.body[1:], None], strict=True):
+            if isinstance(field, ast.AnnAssign):
+                assert isinstance(after, ast.Expr), f"{node.name}: {ast.unparse(field)}"
+
+
+@pytest.mark.parametrize(
+    ("build", "words"),
+    [
+        (lambda: DataConfig(batch_size=0), ["data.batch_size", "0", "at least 1"]),
+        (lambda: DataConfig(sequence_length=-3), ["data.sequence_length", "-3"]),
+        (lambda: DataConfig(split=(0.9, 0.2, 0.0)), ["data.split", "add up to 1"]),
+        (lambda: DataConfig(split=(0.0, 1.0, 0.0)), ["data.split", "train on"]),
+        (lambda: DataConfig(encoding="utf9"), ["data.encoding", "utf9", "latin-1"]),
+        (lambda: DataConfig(source=""), ["data.source"]),
+        (lambda: DataConfig(start_marker=""), ["data.start_marker", "None"]),
+        (lambda: DataConfig(batching="random"), ["data.batching", "streams, windows"]),
+        (lambda: ModelConfig(dropout=1.0), ["model.dropout", "1.0"]),
+        (lambda: ModelConfig(dropout=float("nan")), ["model.dropout", "nan"]),
+        (lambda: ModelConfig(hidden_size=2.5), ["model.hidden_size", "whole number"]),
+        (lambda: ModelConfig(num_layers=True), ["model.num_layers", "True"]),
+        (lambda: ModelConfig(cell="transformer"), ["model.cell", "lstm, gru, rnn"]),
+        (lambda: ModelConfig(embedding_size=0), ["model.embedding_size"]),
+        (lambda: OptimizerConfig(learning_rate=0.0), ["learning_rate", "positive"]),
+        (lambda: OptimizerConfig(learning_rate=float("nan")), ["learning_rate", "nan"]),
+        (lambda: OptimizerConfig(learning_rate=-1.0), ["learning_rate", "-1.0"]),
+        (lambda: OptimizerConfig(clip_norm=0.0), ["clip_norm", "None for no clip"]),
+        (lambda: OptimizerConfig(schedule="cosin"), ["optimizer.schedule", "cosine"]),
+        (lambda: OptimizerConfig(beta2=1.0), ["optimizer.beta2"]),
+        (lambda: OptimizerConfig(weight_decay=-0.1), ["optimizer.weight_decay"]),
+        (lambda: TrainConfig(steps=None, epochs=None), ["train.steps", "train.epochs"]),
+        (lambda: TrainConfig(epochs=0.0), ["train.epochs"]),
+        (lambda: TrainConfig(seed=-1), ["train.seed"]),
+        (lambda: TrainConfig(eval_every=0), ["train.eval_every"]),
+        (lambda: Config().replace(**{"optimizer.accumulate": 3}), ["accumulate", "64"]),
+        (lambda: Config().replace(**{"model.hiden_size": 3}), ["did you mean", "hidden_size"]),
+        (lambda: from_dict({"modle": {}}), ["modle", "did you mean model"]),
+        (lambda: from_dict({"model": 3}), ["model", "3"]),
+        (lambda: from_dict({"train": {"stpes": 3}}), ["train.stpes", "train.steps"]),
+    ],
+)
+def test_impossible_values_are_refused_by_name(build, words):
+    with pytest.raises(InputError) as refused:
+        build()
+    for word in words:
+        assert word in str(refused.value)
+
+
+def test_configs_are_frozen_and_hashable():
+    config = Config()
+    assert hash(config) == hash(Config()) and config == Config()
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        config.model = ModelConfig()  # pyright: ignore
+
+
+PRESETS = "default anna mysterious_island numpy_lstm char_rnn tinyshakespeare".split()
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_presets_load_by_name(name):
+    config = load_config(name)
+    assert isinstance(config, Config)
+    assert default_name(name) == name
+
+
+def test_the_default_preset_is_the_default_config():
+    assert load_config("default") == Config()
+
+
+def test_the_seeds_recipes():
+    anna = dict(flatten(load_config("anna")))
+    assert anna["model.num_layers"] == 2 and anna["model.hidden_size"] == 512
+    assert anna["model.dropout"] == 0.5 and anna["model.embedding_size"] is None
+    assert (anna["data.batch_size"], anna["data.sequence_length"]) == (128, 100)
+    assert anna["optimizer.learning_rate"] == 1e-3 and anna["optimizer.clip_norm"] == 5.0
+    island = dict(flatten(load_config("mysterious_island")))
+    assert island["data.batching"] == "windows" and island["model.embedding_size"] == 256
+    assert (island["data.batch_size"], island["data.sequence_length"]) == (64, 40)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("get_config = 3", ["TypeError"]),
+        ("def get_config(): return 3", ["int", "charjax.Config"]),
+        ("import nonsense_module", ["line 1", "nonsense_module"]),
+        ("def get_config(:", ["SyntaxError"]),
+        (
+            "from charjax import Config, ModelConfig\n"
+            "def get_config(): return Config(model=ModelConfig(hidden_size=0))",
+            ["model.hidden_size", "0"],
+        ),
+        (
+            "from charjax import Config, ModelConfig\n"
+            "def get_config(): return Config(model=ModelConfig(hiden=0))",
+            ["line 2", "hiden"],
+        ),
+    ],
+)
+def test_a_broken_preset_is_refused_in_a_line(tmp_path, content, words):
+    path = tmp_path / "mine.py"
+    path.write_text(content)
+    with pytest.raises(InputError) as refused:
+        load_config(str(path))
+    for word in [str(path), *words]:
+        assert word in str(refused.value)
+
+
+def test_a_missing_preset_names_the_closest():
+    with pytest.raises(InputError, match="did you mean anna"):
+        load_config("ana")
+    with pytest.raises(InputError, match="no such file"):
+        load_config("configs/ana.py")

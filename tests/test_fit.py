@@ -1,0 +1,260 @@
+"""Training from the library: learning, resuming, refusing."""
+
+import dataclasses
+import json
+import logging
+import re
+
+import jax
+import numpy as np
+import pytest
+
+import charjax
+from charjax import Config, DataConfig, InputError, ModelConfig, OptimizerConfig, TrainConfig
+from charjax.language_model import inspect_run
+
+TEXT = "the quick brown fox jumps over the lazy dog. " * 80
+
+
+def small(**changes) -> Config:
+    config = Config(
+        data=DataConfig(batch_size=8, sequence_length=16),
+        model=ModelConfig(num_layers=2, hidden_size=16, dropout=0.2),
+        optimizer=OptimizerConfig(learning_rate=1e-2),
+        train=TrainConfig(
+            steps=20,
+            epochs=None,
+            eval_every=5,
+            eval_rows=4,
+            checkpoint_every=4,
+            log_every=1,
+            sample_every=None,
+        ),
+    )
+    return config.replace(**changes)
+
+
+def lines(workdir, **drop):
+    """The metrics without what depends on the clock."""
+    found = [json.loads(line) for line in (workdir / "metrics.jsonl").open()]
+    return [{k: v for k, v in line.items() if k != "chars_per_second"} for line in found]
+
+
+def test_it_learns_and_keeps_everything(tmp_path):
+    result = charjax.fit(
+        small(**{"train.steps": 60, "train.sample_every": 30}),
+        tmp_path / "run",
+        text=TEXT,
+        quiet=True,
+    )
+    train = [line["loss"] for line in result.history if line["split"] == "train"]
+    assert train[-1] < 0.6 * train[0]
+    assert result.best_loss == min(
+        line["loss"] for line in result.history if line["split"] == "validation"
+    )
+    names = {path.name for path in (tmp_path / "run").iterdir()}
+    assert names == {
+        *("config.json", "metrics.jsonl", "checkpoints", "samples.txt"),
+        *("curves.png", "corpus.txt"),
+    }
+    model = charjax.load(tmp_path / "run", step="latest")
+    assert model.generate("the ", 30, seed=3) == result.model.generate("the ", 30, seed=3)
+    for line in result.history:
+        assert line["bits_per_char"] == pytest.approx(line["loss"] / np.log(2))
+    train_line = next(line for line in result.history if line["split"] == "train")
+    assert {"learning_rate", "grad_norm", "chars_per_second"} <= set(train_line)
+
+
+def test_without_a_workdir_nothing_is_kept(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    result = charjax.fit(small(**{"train.steps": 3}), text=TEXT, quiet=True)
+    assert result.workdir is None and list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"model.cell": "gru", "optimizer.accumulate": 1, "model.embedding_size": 5},
+        {"model.cell": "rnn", "data.batching": "windows", "optimizer.name": "muon"},
+        {"train.precision": "bfloat16", "optimizer.schedule": "cosine"},
+    ],
+    ids=["lstm", "gru", "rnn-windows-muon", "bfloat16-cosine"],
+)
+def test_a_stopped_run_equals_one_never_stopped(tmp_path, changes):
+    config = small(**changes)
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    charjax.fit(config, whole, text=TEXT, quiet=True)
+    # At a save, one after it, at an evaluation, and in the middle of nowhere.
+    for stop_at in (4, 5, 10, 11):
+        steps = iter(range(100))
+        calls = {"left": stop_at}
+
+        def stop(calls=calls):
+            calls["left"] -= 1
+            return calls["left"] == 0
+
+        del steps
+        charjax.fit(config, parts, text=TEXT, quiet=True, stop=stop)
+    charjax.fit(config, parts, text=TEXT, quiet=True)
+    assert inspect_run(parts)["digest"] == inspect_run(whole)["digest"]
+    assert lines(parts) == lines(whole)
+
+
+def test_a_resumed_run_may_be_longer_and_keeps_its_horizon(tmp_path):
+    config = small(**{"optimizer.schedule": "cosine", "train.steps": 10})
+    charjax.fit(config, tmp_path, text=TEXT, quiet=True)
+    longer = charjax.fit(config.replace(**{"train.steps": 15}), tmp_path, text=TEXT, quiet=True)
+    assert int(longer.state.step) == 15
+    assert longer.config.optimizer.schedule_steps == 10
+    assert [line["step"] for line in lines(tmp_path) if line["split"] == "train"] == list(
+        range(1, 16)
+    )
+
+
+def test_a_finished_run_does_nothing(tmp_path):
+    charjax.fit(small(), tmp_path, text=TEXT, quiet=True)
+    before = inspect_run(tmp_path), lines(tmp_path)
+    charjax.fit(small(), tmp_path, text=TEXT, quiet=True)
+    assert (inspect_run(tmp_path), lines(tmp_path)) == before
+
+
+def test_resuming_with_another_config_or_text_is_refused(tmp_path):
+    charjax.fit(small(), tmp_path, text=TEXT, quiet=True)
+    before = sorted(path.name for path in tmp_path.iterdir())
+    with pytest.raises(InputError, match=r"model\.hidden_size.*16.*32"):
+        charjax.fit(small(**{"model.hidden_size": 32}), tmp_path, text=TEXT, quiet=True)
+    with pytest.raises(InputError, match="not the one"):
+        charjax.fit(small(**{"train.steps": 30}), tmp_path, text=TEXT + "!", quiet=True)
+    assert sorted(path.name for path in tmp_path.iterdir()) == before
+    fresh = charjax.fit(
+        small(**{"model.hidden_size": 8, "train.steps": 4}),
+        tmp_path,
+        text=TEXT,
+        fresh=True,
+        quiet=True,
+    )
+    assert int(fresh.state.step) == 4 and fresh.config.model.hidden_size == 8
+
+
+def test_a_changed_file_is_noticed(tmp_path):
+    source = tmp_path / "text.txt"
+    source.write_text(TEXT)
+    config = small(**{"data.source": [str(source)], "train.steps": 5})
+    charjax.fit(config, tmp_path / "run", quiet=True)
+    source.write_text(TEXT.replace("fox", "cat"))
+    with pytest.raises(InputError, match="not the one"):
+        charjax.fit(config.replace(**{"train.steps": 9}), tmp_path / "run", quiet=True)
+
+
+def test_starting_from_another_run(tmp_path):
+    charjax.fit(small(), tmp_path / "first", text=TEXT, quiet=True)
+    config = small(**{"train.init_from": str(tmp_path / "first"), "train.steps": 1})
+    second = charjax.fit(config, tmp_path / "second", text=TEXT, quiet=True)
+    start = charjax.fit(small(**{"train.steps": 1}), text=TEXT, quiet=True)
+    assert second.history[0]["loss"] < 0.9 * start.history[0]["loss"]
+    assert int(second.state.step) == 1
+
+    other = config.replace(**{"model.hidden_size": 8})
+    with pytest.raises(InputError, match=r"train\.init_from.*model\.hidden_size is 16.* 8"):
+        charjax.fit(other, tmp_path / "third", text=TEXT, quiet=True)
+    with pytest.raises(InputError, match=r"vocabularies differ.*1 symbols only here"):
+        charjax.fit(config, tmp_path / "third", text=TEXT + "É", quiet=True)
+    with pytest.raises(InputError, match="holds no run"):
+        missing = config.replace(**{"train.init_from": str(tmp_path / "none")})
+        charjax.fit(missing, tmp_path / "third", text=TEXT, quiet=True)
+    assert not (tmp_path / "third").exists()
+
+
+def test_early_stopping(tmp_path):
+    config = small(
+        **{
+            "train.early_stopping": 2,
+            "train.steps": 400,
+            "train.eval_every": 2,
+            # Noise cannot be learnt: the validation loss soon gets worse.
+            "optimizer.learning_rate": 0.05,
+        }
+    )
+    noise = "".join(np.random.default_rng(0).choice(list("abcdefgh"), 2000))
+    result = charjax.fit(config, tmp_path, text=noise, quiet=True)
+    stopped = int(result.state.step)
+    validation = [line for line in result.history if line["split"] == "validation"]
+    best = min(validation, key=lambda line: line["loss"])
+    assert stopped < 400 and best["step"] == stopped - 4
+    assert inspect_run(tmp_path)["best"]["step"] == best["step"]
+    again = charjax.fit(config, tmp_path, text=noise, quiet=True)
+    assert int(again.state.step) == stopped
+
+
+def test_divergence_stops_and_keeps_the_last_good_checkpoint(tmp_path):
+    config = small(
+        **{
+            "optimizer.name": "sgd",
+            "optimizer.learning_rate": 1e30,
+            "optimizer.clip_norm": None,
+            "train.checkpoint_every": 1,
+        }
+    )
+    with pytest.raises(charjax.Diverged, match=r"optimizer\.learning_rate"):
+        charjax.fit(config, tmp_path, text=TEXT, quiet=True)
+    params = charjax.load(tmp_path, "latest").params
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(params))
+
+
+def test_the_test_split_is_scored_once_at_the_end(tmp_path):
+    config = small(**{"data.split": [0.8, 0.1, 0.1]})
+    result = charjax.fit(config, tmp_path, text=TEXT, quiet=True)
+    assert [line["split"] for line in result.history].count("test") == 1
+    model = charjax.load(tmp_path)
+    ids = model.vocabulary.encode(TEXT)
+    score = charjax.evaluate(model.config, model.params, ids[int(0.9 * len(ids)) :])
+    last = result.history[-1]
+    assert last["split"] == "test" and last["loss"] == pytest.approx(score.nats_per_char)
+
+
+def test_bytes_and_any_unicode(tmp_path):
+    text = "日本語のテキスト🙂 ÄÖÜ\n" * 60
+    for kind, size in (("bytes", 256), ("characters", len(set(text)))):
+        config = small(**{"data.vocabulary": kind, "train.steps": 3})
+        result = charjax.fit(config, tmp_path / kind, text=text, quiet=True)
+        assert result.vocabulary.size == size
+        assert charjax.load(tmp_path / kind).generate("日本", 20).startswith("日本")
+
+
+@pytest.mark.parametrize(
+    ("changes", "text", "words"),
+    [
+        ({}, "", ["empty"]),
+        ({}, "short", ["data.batch_size", "data.sequence_length"]),
+        ({"data.batch_size": 12}, TEXT, ["data.batch_size", "12", "8 devices", "8 or 16"]),
+        (
+            {"data.batch_size": 24, "optimizer.accumulate": 2},
+            TEXT,
+            ["24", "optimizer.accumulate", "16 or 32"],
+        ),
+        ({"data.start_marker": "absent"}, TEXT, ["data.start_marker", "absent"]),
+        ({"data.split": [0.9999, 0.0001, 0.0]}, TEXT, ["data.split", "validation"]),
+    ],
+)
+def test_bad_input_leaves_nothing_behind(tmp_path, changes, text, words):
+    with pytest.raises(InputError) as refused:
+        charjax.fit(small(**changes), tmp_path / "run", text=text, quiet=True)
+    for word in words:
+        assert word in str(refused.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_one_compilation_of_the_step_and_one_of_the_evaluation(tmp_path, caplog):
+    with jax.log_compiles(), caplog.at_level(logging.WARNING):
+        config = small(**{"model.hidden_size": 17, "train.steps": 12})
+        charjax.fit(config, tmp_path, text=TEXT, quiet=True)
+    compiled = re.findall(r"Finished XLA compilation of jit\((\w+)\)", caplog.text)
+    assert compiled.count("train_step") == 1
+    assert compiled.count("eval_step") == 1
+
+
+def test_results_are_dataclasses_of_plain_things():
+    assert {field.name for field in dataclasses.fields(charjax.FitResult)} >= {
+        *("state", "vocabulary", "history", "best_loss", "workdir"),
+    }

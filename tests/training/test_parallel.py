@@ -1,0 +1,87 @@
+"""Meshes, placement and what the devices cannot share."""
+
+import jax
+import numpy as np
+import pytest
+
+from charjax.config import Config, InputError
+from charjax.text.batching import Batch
+from charjax.training import parallel
+from charjax.training.state import initial_state
+
+
+def make_config(rows, parts=1):
+    return Config().replace(**{"data.batch_size": rows, "optimizer.accumulate": parts})
+
+
+def some_batch(rows, steps=3):
+    random = np.random.default_rng(0)
+    ids = random.integers(50, size=(2, rows, steps)).astype(np.int32)
+    return Batch(*ids, random.random((rows, steps)) < 0.5, random.random(rows) < 0.5)
+
+
+@pytest.mark.parametrize(
+    ("rows", "devices", "parts", "fitting"),
+    [
+        (12, 8, 1, [8, 16]),
+        (5, 8, 1, [8]),
+        (1, 2, 1, [2]),
+        (16, 8, 4, [32]),
+        (36, 8, 2, [32, 48]),
+        (10, 3, 1, [9, 12]),
+    ],
+)
+def test_check_devices_names_what_would_fit(rows, devices, parts, fitting):
+    mesh = parallel.make_mesh(jax.devices()[:devices])
+    with pytest.raises(InputError) as refusal:
+        parallel.check_devices(make_config(rows, parts), mesh)
+    message = str(refusal.value)
+    assert message.startswith(f"data.batch_size is {rows}: {devices} devices")
+    assert f"{' or '.join(map(str, fitting))} would fit" in message
+    assert ("optimizer.accumulate" in message) == (parts > 1)
+    for size in fitting:
+        parallel.check_devices(make_config(size, parts), mesh)
+
+
+def test_a_mesh_of_all_devices_or_of_some():
+    assert parallel.make_mesh().size == len(jax.devices()) == 8
+    assert list(parallel.make_mesh(jax.devices()[2:5]).devices.flat) == jax.devices()[2:5]
+
+
+@pytest.mark.parametrize("devices", [1, 2, 8])
+def test_put_batch_round_trip(devices):
+    mesh, batch = parallel.make_mesh(jax.devices()[:devices]), some_batch(16)
+    placed = parallel.put_batch(mesh, batch)
+    for there, here in zip(placed, batch, strict=True):
+        assert there.dtype == here.dtype and there.shape == here.shape
+        np.testing.assert_array_equal(there, here)
+        shards = there.addressable_shards
+        assert {shard.data.shape[0] for shard in shards} == {16 // devices}
+        assert len(shards) == devices
+
+
+def test_state_sharding_splits_the_rows_of_the_carry_only():
+    mesh, config = parallel.make_mesh(), make_config(16)
+    shapes = jax.eval_shape(lambda: initial_state(config, 9, jax.random.key(0)))
+    sharding = parallel.state_sharding(mesh, shapes)
+    assert jax.tree.structure(sharding) == jax.tree.structure(shapes)
+    whole = (sharding.step, sharding.params, sharding.opt_state)
+    assert all(place.is_fully_replicated for place in jax.tree.leaves(whole))
+    for leaf, place in zip(
+        jax.tree.leaves(shapes.carry), jax.tree.leaves(sharding.carry), strict=True
+    ):
+        layers, rows, hidden = leaf.shape
+        assert place.shard_shape(leaf.shape) == (layers, rows // 8, hidden)
+    abstract = parallel.abstract(shapes, sharding)
+    for leaf, shape in zip(jax.tree.leaves(abstract), jax.tree.leaves(shapes), strict=True):
+        assert (leaf.shape, leaf.dtype) == (shape.shape, shape.dtype)
+
+
+@pytest.mark.parametrize("processes", [1, 2, 4])
+def test_local_rows_of_all_processes_are_all_rows(monkeypatch, processes):
+    mesh, rows = parallel.make_mesh(), []
+    monkeypatch.setattr(jax, "process_count", lambda: processes)
+    for index in range(processes):
+        monkeypatch.setattr(jax, "process_index", lambda index=index: index)
+        rows += range(*parallel.local_rows(mesh, 16))
+    assert rows == list(range(16))
