@@ -57,9 +57,8 @@ def ready(config, rows=3, seed=0):
     return SamplingState(jnp.asarray(logits), carry, jnp.int32(0))
 
 
-@pytest.mark.parametrize("cell", CELLS)
-def test_greedy_is_a_loop_of_argmax(cell):
-    config = make_config(cell)
+def test_greedy_is_a_loop_of_argmax():
+    config = make_config()
     params, prime = some_params(config), some_ids(2, 4)
     logits, carry = jit_apply(config, params, prime, initial_carry(config, 2))
     last, expected = logits[:, -1], []
@@ -89,7 +88,7 @@ def test_a_tiny_temperature_is_nearly_greedy(temperature, shift):
 
 
 @pytest.mark.parametrize("top_k", [None, 3])
-@pytest.mark.parametrize("chunks", [(5, 5), (1, 9), (3, 3, 4), (0, 10)], ids=str)
+@pytest.mark.parametrize("chunks", [(5, 5), (1, 0, 9)], ids=str)
 def test_chunks_equal_one_draw(chunks, top_k):
     config = make_config()
     params, key = some_params(config), jax.random.key(1)

@@ -98,8 +98,9 @@ def python_reference() -> str:
     """Python's language reference as one text, about 0.4 MB, for any Python the same kind.
 
     Many topics quote one another, so every paragraph that occurred before is dropped:
-    otherwise the end, where validation is cut, could be recited from the start. The order
-    of the topics is that of the SHA-256 of their names, so the end is like the rest.
+    otherwise the end, where validation is cut, could be recited from the start. A few topics
+    are a quarter of all, so the text is put together from their sections, in the order of
+    the SHA-256 of the headings: the end is like the rest.
     Raises InputError where the Python at hand came without its documentation.
 
     >>> "while_stmt ::=" in " ".join(python_reference().split())
@@ -113,17 +114,34 @@ def python_reference() -> str:
             "pydoc_data.topics: install Python's documentation package (python3-doc or "
             "libpython3-stdlib), or give a text of your own."
         ) from None
+    sections = [
+        section
+        for name in sorted(topics)
+        for section in _sections(re.split(r"\n\s*\n", topics[name].strip("\n")))
+    ]
+    sections.sort(key=lambda section: hashlib.sha256(section[0].encode()).digest())
     seen: set[str] = set()
     kept: list[str] = []
-    for name in sorted(topics, key=lambda name: hashlib.sha256(name.encode()).digest()):
-        split = re.split(r"\n\s*\n", topics[name].strip("\n"))
-        paragraphs = [paragraph.rstrip() for paragraph in split]
+    for section in sections:
+        paragraphs = [paragraph.rstrip() for paragraph in section]
         fresh: list[bool] = []
         for paragraph in paragraphs:
             fresh.append(paragraph not in seen)
             seen.add(paragraph)
         kept.append(_without_orphans(paragraphs, fresh))
-    return "\n\n\n".join(topic for topic in kept if topic) + "\n"
+    return "\n\n\n".join(section for section in kept if section) + "\n"
+
+
+def _sections(paragraphs: list[str]) -> Iterator[list[str]]:
+    """Paragraphs cut before each heading."""
+    starts = [0, *(k for k, text in enumerate(paragraphs) if k and _is_heading(text))]
+    for start, stop in zip(starts, [*starts[1:], len(paragraphs)], strict=True):
+        yield paragraphs[start:stop]
+
+
+def _is_heading(paragraph: str) -> bool:
+    lines = paragraph.split("\n")
+    return len(lines) == 2 and re.fullmatch(r"([*=~^-])\1+", lines[1]) is not None
 
 
 def _without_orphans(paragraphs: list[str], fresh: list[bool]) -> str:
@@ -131,12 +149,11 @@ def _without_orphans(paragraphs: list[str], fresh: list[bool]) -> str:
     kept: list[str] = []
     section_has_text = following_kept = False
     for paragraph, new in zip(reversed(paragraphs), reversed(fresh), strict=True):
-        lines = paragraph.split("\n")
-        if len(lines) == 2 and re.fullmatch(r"([*=~^-])\1+", lines[1]):
+        if _is_heading(paragraph):
             keep, section_has_text = section_has_text, False
         else:
             # "For example:" recurs in front of fresh examples and gives nothing away.
-            lead_in = len(lines) == 1 and paragraph.endswith(":")
+            lead_in = "\n" not in paragraph and paragraph.endswith(":")
             keep = following_kept if lead_in else new
             section_has_text |= keep
         following_kept = keep

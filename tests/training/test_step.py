@@ -11,7 +11,7 @@ import optax
 import pytest
 
 from charjax.config import Config
-from charjax.model.network import apply, initial_carry
+from charjax.model.network import apply, init, initial_carry
 from charjax.text.batching import Batch, batch_at
 from charjax.training import parallel
 from charjax.training.optimizer import resolve
@@ -35,12 +35,22 @@ def make_config(**fields):
 
 
 one_step = jax.jit(train_step, static_argnums=0)
-start = jax.jit(initial_state, static_argnums=(0, 1))
+
+
+def some_params(config, seed=0):
+    """Parameters drawn by NumPy, which needs no compilation."""
+    shapes = jax.eval_shape(lambda: init(config, VOCAB, jax.random.key(0)))
+    random = np.random.default_rng(seed)
+    return jax.tree.map(
+        lambda leaf: (random.normal(size=leaf.shape) * leaf.shape[-1] ** -0.5).astype("f4"),
+        shapes,
+    )
 
 
 def some_state(config, seed=0):
     """A state with a carry in which every row differs."""
-    state = start(config, VOCAB, jax.random.key(seed))
+    params = jax.tree.map(jnp.asarray, some_params(config, seed))
+    state = initial_state(config, VOCAB, jax.random.key(0), params)
     random = np.random.default_rng(seed)
     carry = jax.tree.map(
         lambda leaf: jnp.asarray(random.normal(size=leaf.shape), jnp.float32), state.carry
@@ -67,8 +77,10 @@ class Run:
         self.mesh = parallel.make_mesh(jax.devices()[:devices])
         parallel.check_devices(config, self.mesh)
 
+        params = some_params(config)
+
         def make(key):
-            return initial_state(config, VOCAB, key)
+            return initial_state(config, VOCAB, key, jax.tree.map(jnp.asarray, params))
 
         sharding = parallel.state_sharding(self.mesh, jax.eval_shape(make, self.key))
         self.state = jax.jit(make, out_shardings=sharding)(self.key)
@@ -162,8 +174,7 @@ def test_the_learning_rate_reported_is_the_one_used():
         np.testing.assert_allclose(moved, expected, rtol=1e-3)
 
 
-@pytest.mark.parametrize("cell", ["lstm", "gru"])
-@pytest.mark.parametrize("parts", [2, 4])
+@pytest.mark.parametrize(("cell", "parts"), [("lstm", 4), ("gru", 2)])
 def test_accumulating_changes_nothing(cell, parts):
     fields = {"optimizer.name": "sgd", "model.cell": cell}
     whole = make_config(**fields)
@@ -198,8 +209,7 @@ def test_masked_positions_contribute_nothing():
     assert_close(one[1], two[1], 0)
 
 
-@pytest.mark.parametrize("name", ["sgd", "adam"])
-@pytest.mark.parametrize("parts", [1, 2])
+@pytest.mark.parametrize(("name", "parts"), [("adam", 1), ("sgd", 4)])
 def test_a_batch_without_characters_is_harmless(name, parts):
     config = make_config(**{"optimizer.name": name, "optimizer.accumulate": parts})
     state, batch = some_state(config), some_batch()
@@ -228,7 +238,7 @@ def test_no_gradient_flows_into_the_window_before():
     assert_close(metrics["grad_norm"], optax.tree.norm(gradients), 1e-5)
 
 
-@pytest.mark.parametrize("cell", ["lstm", "gru", "rnn"])
+@pytest.mark.parametrize("cell", ["lstm", "gru"])
 def test_one_device_and_eight_give_the_same_losses(cell):
     config = make_config(**{"model.cell": cell, "model.dropout": 0.3})
     runs = [Run(config, devices) for devices in (1, 8)]
@@ -301,32 +311,30 @@ def test_dropout_depends_on_the_step_and_the_key():
 
 
 def test_the_parts_of_a_batch_do_not_share_dropout():
-    # Two halves with the same text: with shared masks, each half would have half the loss.
     config = make_config(**{"model.dropout": 0.5, "optimizer.accumulate": 2})
-    half = some_batch()
+    # Neighbouring rows, which go to different parts, are the same but for dropout.
     rows = np.repeat(np.arange(ROWS // 2), 2)
-    batch = Batch(*(leaf[rows] for leaf in half))
-    state = some_state(config)
+    batch, state = Batch(*(leaf[rows] for leaf in some_batch())), some_state(config)
     carry = jax.tree.map(lambda leaf: leaf[:, rows], state.carry)
-    after, _ = one_step(
-        config, dataclasses.replace(state, carry=carry), batch, jax.random.key(0)
+    state = dataclasses.replace(state, carry=carry)
+    after, _ = one_step(config, state, batch, jax.random.key(0))
+    np.testing.assert_array_equal(after.carry.h[0, 0::2], after.carry.h[0, 1::2])
+    assert (after.carry.h[1, 0::2] != after.carry.h[1, 1::2]).any(-1).all()
+
+
+def test_steps_under_vmap_and_under_grad():
+    config, batch, keys = (
+        make_config(),
+        some_batch(),
+        jax.random.split(jax.random.key(0), 3),
     )
-    assert (after.carry.h[1, 0::2] != after.carry.h[1, 1::2]).any()
-
-
-def test_steps_under_vmap_over_seeds_and_under_grad():
-    config, batch = make_config(), some_batch()
-    keys = jax.random.split(jax.random.key(0), 3)
-
-    def two_steps(key):
-        state = initial_state(config, VOCAB, key)
-        for _ in range(2):
-            state, metrics = train_step(config, state, batch, key)
-        return state, metrics
-
-    several = jax.jit(jax.vmap(two_steps))(keys)
-    alone = jax.jit(two_steps)(keys[1])
-    assert_close(jax.tree.map(lambda leaf: leaf[1], several), alone, 1e-4)
+    states = [some_state(config, seed) for seed in range(3)]
+    stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *states)
+    several = jax.jit(jax.vmap(functools.partial(train_step, config), (0, None, 0)))
+    after = several(stacked, batch, keys)
+    for k, state in enumerate(states):
+        expected = one_step(config, state, batch, keys[k])
+        assert_close(jax.tree.map(lambda leaf, k=k: leaf[k], after), expected, 1e-5)
 
     state = some_state(config)
 
@@ -341,7 +349,7 @@ def test_steps_under_vmap_over_seeds_and_under_grad():
 
 def test_initial_state_from_given_params():
     config = make_config()
-    params = some_state(config, 5).params
+    params = some_params(config, 5)
     state = initial_state(config, VOCAB, jax.random.key(0), params)
     assert isinstance(state, TrainState)
     assert_close(state.params, params, 0)
@@ -369,7 +377,9 @@ def test_eval_step_scores_without_dropout_and_zeroes_the_masked():
     carry, nats = jax.jit(eval_step, static_argnums=0)(
         config, state.params, state.carry, batch
     )
-    logits, expected = apply(config, state.params, batch.inputs, state.carry, batch.reset)
+    logits, expected = jax.jit(apply, static_argnums=0)(
+        config, state.params, batch.inputs, state.carry, batch.reset
+    )
     plain = -jnp.take_along_axis(
         jax.nn.log_softmax(logits), batch.targets[..., None], -1
     ).squeeze(-1)

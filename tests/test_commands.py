@@ -1,0 +1,224 @@
+"""The commands as a person or a script runs them: real processes, real exit codes."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from charjax.cli import sample
+
+ROOT = Path(__file__).parents[1]
+TINY = [
+    *("--data.batch_size", "4", "--data.sequence_length", "16"),
+    *("--model.hidden_size", "16", "--model.num_layers", "1"),
+    *("--train.log_every", "1", "--train.sample_every", "None"),
+]
+TEXT = "all happy families are alike; every unhappy family is unhappy.\n" * 40
+
+
+def run(*arguments, cwd=None, **options):
+    """Runs a command of the project on one device; returns the finished process."""
+    script, *rest = map(str, arguments)
+    command = [sys.executable, "-m", "charjax", script, *rest]
+    if script.endswith(".py"):
+        command = [sys.executable, str(ROOT / script), *rest]
+    return subprocess.run(command, cwd=cwd, capture_output=True, timeout=240, **options)
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """A folder with a text and a finished run in runs/text."""
+    folder = tmp_path_factory.mktemp("commands")
+    (folder / "text.txt").write_text(TEXT)
+    (folder / "text.py").write_text(
+        "from charjax import Config, DataConfig\n"
+        "def get_config(): return Config(data=DataConfig(source='text.txt'))\n"
+    )
+    done = run("train.py", "--config", "text.py", *TINY, "--train.steps", 12, cwd=folder)
+    assert done.returncode == 0, done.stderr.decode()
+    assert done.stdout == b""
+    return folder
+
+
+def test_training_tells_what_it_does(runs):
+    again = run("train.py", "--config", "text.py", cwd=runs)
+    assert again.returncode == 0
+    said = again.stderr.decode()
+    assert "finished at step 12" in said
+    # Its own config goes on; that the preset says otherwise is not hidden.
+    assert "model.hidden_size (16, there 256)" in said
+
+
+def test_sampling_writes_the_text_and_nothing_else(runs):
+    done = run("sample.py", "--prime", "all happy", "--length", 50, cwd=runs)
+    assert done.returncode == 0, done.stderr.decode()
+    text = done.stdout.decode()
+    assert text.startswith("all happy") and len(text) == 9 + 50
+    assert run("sample", "--prime", "all happy", "--length", 50, cwd=runs).stdout == done.stdout
+    several = run(
+        *("sample.py", "--prime", "a\\n", "--length", 7, "--num-samples", 3),
+        cwd=runs,
+    ).stdout.decode()
+    samples = several.split(f"\n\n{'-' * 40}\n")
+    assert [len(sample) for sample in samples] == [9, 9, 9]
+    assert all(sample.startswith("a\n") for sample in samples)
+
+
+def test_sampling_greedily_and_from_a_file(runs, tmp_path):
+    (tmp_path / "prime.txt").write_bytes("\ufeffall ".encode())
+    greedy = [
+        run(
+            *("sample.py", "--prime-file", tmp_path / "prime.txt", "--length", 20),
+            *("--temperature", 0, "--seed", seed),
+            cwd=runs,
+        ).stdout
+        for seed in (1, 2)
+    ]
+    assert greedy[0] == greedy[1] and greedy[0].startswith(b"all ")
+
+
+def test_evaluation_and_inspection(runs):
+    scores = [
+        json.loads(run("evaluate", *options, "--json", cwd=runs).stdout)
+        for options in (
+            ["--split", "validation"],
+            ["--text", "text.txt", "--rows", "1"],
+            ["--text", "text.txt", "--protocol", "windowed", "--window", "8"],
+        )
+    ]
+    assert {"nats_per_char", "bits_per_char", "perplexity", "characters", "rows"} <= set(
+        scores[0]
+    )
+    assert scores[1]["characters"] == len(TEXT) - 1 and scores[1]["rows"] == 1
+    # Less context, worse prediction.
+    assert scores[2]["nats_per_char"] > scores[1]["nats_per_char"]
+
+    found = json.loads(run("inspect", "--json", cwd=runs).stdout)
+    assert found["step"] == 12 and found["config"]["model"]["hidden_size"] == 16
+    assert len(found["digest"]) == 64 and found["best"]["step"] == 12
+    assert b"digest" in run("inspect", cwd=runs).stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["train.py", "--model.hiden_size", "3"], ["hiden", "--model.hidden-size"]),
+        (["train.py", "--model.hidden_size", "big"], ["hidden-size", "big"]),
+        (["train.py", "--data.batch_size", "0"], ["data.batch_size", "0", "at least 1"]),
+        (["train.py", "--config", "ana"], ["ana", "did you mean anna"]),
+        (["train.py", "--config", "none.py"], ["none.py", "no such file"]),
+        (["train.py", "--data.source", "absent.txt"], ["absent.txt"]),
+        (["train.py", "--data.source", "tinyshakespear"], ["tinyshakespeare"]),
+        (["train.py", "--data.source", "empty.txt"], ["empty.txt", "empty"]),
+        (["train.py", "--data.source", "bad.txt"], ["bad.txt", "byte 5", "latin-1"]),
+        (["train.py", "--data.source", "folder"], ["folder"]),
+        (["train.py", "--data.source", "short.txt"], ["batch_size", "sequence_length"]),
+        (["train.py", "--workdir", "short.txt"], ["short.txt"]),
+        (["sample.py"], ["runs", "train"]),
+        (["sample.py", "--workdir", "nowhere"], ["nowhere", "holds no run"]),
+        (["sample.py", "--prime", "a", "--prime-file", "b"], ["--prime", "--prime-file"]),
+        (["evaluate", "--protocol", "windowed"], ["--window"]),
+        (["inspect", "--workdir", "short.txt"], ["short.txt"]),
+        (["smaple"], ["smaple", "did you mean sample"]),
+    ],
+    ids=lambda value: " ".join(value)[:40],
+)
+def test_wrong_usage_is_a_short_message_and_exit_code_2(tmp_path, arguments, words):
+    (tmp_path / "empty.txt").touch()
+    (tmp_path / "short.txt").write_text("too short")
+    (tmp_path / "bad.txt").write_bytes(b"abcde\xff" * 3000)
+    (tmp_path / "folder").mkdir()
+    before = sorted(tmp_path.iterdir())
+    done = run(*arguments, cwd=tmp_path)
+    said = done.stderr.decode() + done.stdout.decode()
+    assert done.returncode == 2, said
+    assert "Traceback" not in said and len(said.splitlines()) < 20
+    # Without the box around it and the line breaks inside.
+    said = " ".join(said.replace("│", " ").split())
+    for word in words:
+        assert word in said
+    assert sorted(tmp_path.iterdir()) == before
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--temperature", "-1"], ["temperature", "-1"]),
+        (["--temperature", "nan"], ["temperature", "nan"]),
+        (["--temperature", "inf"], ["temperature", "inf"]),
+        (["--top-k", "0"], ["top_k", "0"]),
+        (["--top-k", "1000"], ["top_k", "1000", "the vocabulary"]),
+        (["--length", "-1"], ["length", "-1"]),
+        (["--num-samples", "0"], ["num_samples", "0"]),
+        (["--seed", "-5"], ["seed", "-5"]),
+        (["--step", "7"], ["step", "7", "12"]),
+        (["--prime", "Zürich"], ["'Z'", "'ü'", "U+00FC", "--on-unknown skip"]),
+    ],
+    ids=lambda value: " ".join(value),
+)
+def test_wrong_sampling_options_are_refused(runs, monkeypatch, capsys, options, words):
+    monkeypatch.chdir(runs)
+    assert sample(options) == 2
+    said = capsys.readouterr()
+    assert said.out == ""
+    for word in words:
+        assert word in said.err
+
+
+def test_unknown_characters_can_be_skipped(runs):
+    done = run(
+        *("sample.py", "--prime", "Zall", "--length", 3, "--on-unknown", "skip"), cwd=runs
+    )
+    assert done.returncode == 0 and done.stdout.decode().startswith("all")
+
+
+def test_a_closed_pipe_ends_quietly(runs):
+    command = [sys.executable, str(ROOT / "sample.py"), "--length", "100000"]
+    with subprocess.Popen(
+        command, cwd=runs, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None and process.stderr is not None
+        process.stdout.read(10)
+        process.stdout.close()
+        said = process.stderr.read()
+    assert said == b""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_saves_and_the_run_goes_on_as_if_nothing_was(tmp_path, number):
+    (tmp_path / "text.txt").write_text(TEXT)
+    options = [*TINY, "--data.source", "text.txt", "--train.steps", "400"]
+    options += ["--train.epochs", "None", "--train.checkpoint_every", "1000"]
+    command = [sys.executable, str(ROOT / "train.py"), "--workdir", "parts", *options]
+    metrics = tmp_path / "parts" / "metrics.jsonl"
+    with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE) as process:
+        deadline = time.monotonic() + 120
+        while not (metrics.exists() and metrics.read_bytes().count(b"\n") > 5):
+            assert process.poll() is None and time.monotonic() < deadline
+            time.sleep(0.01)
+        os.kill(process.pid, number)
+        process.communicate(timeout=120)
+    assert process.returncode == 128 + number
+    stopped = json.loads(run("inspect", "--workdir", "parts", "--json", cwd=tmp_path).stdout)
+    assert 0 < stopped["step"] < 400
+    assert run("train.py", "--workdir", "parts", cwd=tmp_path).returncode == 0
+    assert run("train.py", "--workdir", "whole", *options, cwd=tmp_path).returncode == 0
+    parts, whole = (
+        json.loads(run("inspect", "--workdir", name, "--json", cwd=tmp_path).stdout)
+        for name in ("parts", "whole")
+    )
+    assert parts["step"] == whole["step"] == 400
+    assert parts["digest"] == whole["digest"]
+
+
+def test_help_shows_every_field_with_its_preset_default():
+    said = run("train.py", "--config", "anna", "--help").stdout.decode()
+    for word in ("--data.source", "--train.early-stopping", "--fresh", "--model.dropout"):
+        assert word in said
+    assert "default: 512" in said
+    assert run("--help").returncode == 0 and run("--version").returncode == 0
