@@ -48,10 +48,10 @@ class DataConfig:
     """streams: batch_size contiguous rows, the recurrent state carried from window to
     window. windows: shuffled windows that start anywhere, the state zero each time."""
 
-    batch_size: int = 64
+    batch_size: int = 32
     """Rows per update, over all devices."""
 
-    sequence_length: int = 96
+    sequence_length: int = 64
     """Characters per row and update: the length of back-propagation through time."""
 
     def __post_init__(self) -> None:
@@ -106,7 +106,7 @@ class ModelConfig:
     embedding_size: int | None = None
     """Width of a learned embedding; None feeds the characters one-hot."""
 
-    dropout: float = 0.0
+    dropout: float = 0.2
     """Share of activations dropped between layers and before the head."""
 
     forget_bias: float = 1.0
@@ -130,22 +130,22 @@ class OptimizerConfig:
 
     name: Literal["adam", "adamw", "rmsprop", "adagrad", "sgd", "lion", "muon"] = "adam"
     """The optax optimizer. muon orthogonalises the recurrent stack's matrices and
-    leaves embedding, head and biases to Adam."""
+    leaves embedding, head and biases to Adam with Nesterov momentum."""
 
-    learning_rate: float = 2e-3
+    learning_rate: float = 4e-3
     """The peak learning rate."""
 
-    schedule: Literal["constant", "exponential", "cosine", "linear"] = "constant"
+    schedule: Literal["constant", "exponential", "cosine", "linear"] = "cosine"
     """After the warm-up: constant; exponential, times decay_rate each epoch after
     decay_after_epochs (char-rnn's); cosine or linear down to
     final_scale * learning_rate at schedule_steps."""
 
     schedule_steps: int | None = None
     """Updates until cosine and linear reach their end; None is the run's length when it
-    is born, and stays that when the run is later made longer."""
+    is born (and stays that if the run is later made longer)."""
 
-    warmup_steps: int = 0
-    """Updates over which the learning rate rises linearly from 0."""
+    warmup_steps: int = 50
+    """Updates over which the learning rate rises linearly to its peak."""
 
     final_scale: float = 0.0
     """Where cosine and linear end, as a share of learning_rate."""
@@ -223,10 +223,10 @@ class OptimizerConfig:
 class TrainConfig:
     """How long to train, and what to do on the way."""
 
-    steps: int | None = None
+    steps: int | None = 1600
     """Updates; whichever of steps and epochs ends first. None is no limit."""
 
-    epochs: float | None = 10.0
+    epochs: float | None = None
     """Passes over the training text. None is no limit."""
 
     seed: int = 0
@@ -241,7 +241,7 @@ class TrainConfig:
     eval_every: int | None = 250
     """Updates between evaluations of the whole validation split; also at the end."""
 
-    eval_rows: int = 64
+    eval_rows: int = 16
     """Contiguous rows a split is cut into for evaluation; each starts from zero state."""
 
     checkpoint_every: int | None = 250

@@ -114,14 +114,15 @@ def evaluate(
 
     params = jax.device_put(params, parallel.replicated(mesh))
     padded = -(-rows // mesh.size) * mesh.size
+    first, last = parallel.local_rows(mesh, padded)
     carry = jax.tree.map(
         lambda leaf: jax.device_put(leaf, parallel.row_sharding(mesh, 1, 3)),
         initial_carry(config, padded),
     )
     sums = []
     for batch in batches:
-        batch = parallel.put_batch(mesh, _pad_rows(batch, padded))
-        carry, nats = _step(config, params, carry, batch)
+        local = Batch(*(leaf[first:last] for leaf in _pad_rows(batch, padded)))
+        carry, nats = _step(config, params, carry, parallel.put_batch(mesh, local))
         sums.append(nats.sum())
     total = math.fsum(np.asarray(value).item() for value in sums)
     return Evaluation(total / positions, positions, rows, window)

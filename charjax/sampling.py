@@ -112,7 +112,9 @@ def draw(
         logits, symbols = state.logits, None
         if top_k is not None:
             logits, symbols = jax.lax.top_k(logits, top_k)
-        noisy = logits * scale[:, None] + noise
+        # Relative to the likeliest, since a tiny temperature would make infinities of both.
+        above = logits - logits.max(-1, keepdims=True)
+        noisy = above * scale[:, None] + noise
         choice = jnp.where(greedy, logits.argmax(-1), noisy.argmax(-1)).astype(jnp.int32)
         if symbols is not None:
             choice = jnp.take_along_axis(symbols, choice[:, None], axis=1)[:, 0]

@@ -16,8 +16,15 @@ def get_config() -> Config:
     return Config(
         data=DataConfig(source="anna", batch_size=128, sequence_length=100),
         model=ModelConfig(cell="lstm", num_layers=2, hidden_size=512, dropout=0.5),
-        optimizer=OptimizerConfig(name="adam", learning_rate=1e-3, clip_norm=5.0),
+        optimizer=OptimizerConfig(
+            name="adam",
+            learning_rate=1e-3,
+            schedule="constant",
+            warmup_steps=0,
+            clip_norm=5.0,
+        ),
         train=TrainConfig(
+            steps=None,
             epochs=20,
             eval_every=140,
             eval_rows=128,

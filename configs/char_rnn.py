@@ -22,18 +22,20 @@ def get_config() -> Config:
             batch_size=50,
             sequence_length=50,
         ),
-        model=ModelConfig(cell="lstm", num_layers=2, hidden_size=128),
+        model=ModelConfig(cell="lstm", num_layers=2, hidden_size=128, dropout=0.0),
         optimizer=OptimizerConfig(
             name="rmsprop",
             learning_rate=2e-3,
             schedule="exponential",
+            warmup_steps=0,
             decay_rate=0.97,
             decay_after_epochs=10,
+            epochs=10,
             beta2=0.95,
             clip_norm=None,
             clip_value=5.0,
         ),
         train=TrainConfig(
-            epochs=50, eval_every=1000, checkpoint_every=1000, sample_every=1000
+            steps=None, epochs=50, eval_every=1000, checkpoint_every=1000, sample_every=1000
         ),
     )

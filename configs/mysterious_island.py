@@ -24,8 +24,16 @@ def get_config() -> Config:
             batch_size=64,
             sequence_length=40,
         ),
-        model=ModelConfig(cell="lstm", num_layers=1, hidden_size=512, embedding_size=256),
-        optimizer=OptimizerConfig(name="adam", learning_rate=1e-3, clip_norm=None),
+        model=ModelConfig(
+            cell="lstm", num_layers=1, hidden_size=512, embedding_size=256, dropout=0.0
+        ),
+        optimizer=OptimizerConfig(
+            name="adam",
+            learning_rate=1e-3,
+            schedule="constant",
+            warmup_steps=0,
+            clip_norm=None,
+        ),
         train=TrainConfig(
             steps=10_000,
             epochs=None,

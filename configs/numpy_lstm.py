@@ -15,9 +15,11 @@ from charjax import Config, DataConfig, ModelConfig, OptimizerConfig, TrainConfi
 def get_config() -> Config:
     return Config(
         data=DataConfig(source="anna", batch_size=32, sequence_length=25),
-        model=ModelConfig(cell="lstm", num_layers=1, hidden_size=256),
-        optimizer=OptimizerConfig(name="adam", learning_rate=2e-3),
+        model=ModelConfig(cell="lstm", num_layers=1, hidden_size=256, dropout=0.0),
+        optimizer=OptimizerConfig(
+            name="adam", learning_rate=2e-3, schedule="constant", warmup_steps=0
+        ),
         train=TrainConfig(
-            epochs=5, eval_every=1000, checkpoint_every=1000, sample_every=1000
+            steps=None, epochs=5, eval_every=1000, checkpoint_every=1000, sample_every=1000
         ),
     )

@@ -15,7 +15,7 @@ from charjax import Config, DataConfig, ModelConfig, OptimizerConfig, TrainConfi
 def get_config() -> Config:
     return Config(
         data=DataConfig(source="tinyshakespeare", batch_size=32, sequence_length=64),
-        model=ModelConfig(cell="lstm", num_layers=2, hidden_size=256),
+        model=ModelConfig(cell="lstm", num_layers=2, hidden_size=256, dropout=0.0),
         optimizer=OptimizerConfig(learning_rate=4e-3, schedule="cosine", warmup_steps=50),
-        train=TrainConfig(epochs=2.0, eval_every=250, sample_every=500),
+        train=TrainConfig(steps=None, epochs=2.0, eval_every=250, sample_every=500),
     )

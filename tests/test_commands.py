@@ -59,7 +59,10 @@ def test_sampling_writes_the_text_and_nothing_else(runs):
     assert done.returncode == 0, done.stderr.decode()
     text = done.stdout.decode()
     assert text.startswith("all happy") and len(text) == 9 + 50
-    assert run("sample", "--prime", "all happy", "--length", 50, cwd=runs).stdout == done.stdout
+    assert (
+        run("sample", "--prime", "all happy", "--length", 50, cwd=runs).stdout
+        == done.stdout
+    )
     several = run(
         *("sample.py", "--prime", "a\\n", "--length", 7, "--num-samples", 3),
         cwd=runs,
@@ -204,7 +207,9 @@ def test_a_signal_saves_and_the_run_goes_on_as_if_nothing_was(tmp_path, number):
         os.kill(process.pid, number)
         process.communicate(timeout=120)
     assert process.returncode == 128 + number
-    stopped = json.loads(run("inspect", "--workdir", "parts", "--json", cwd=tmp_path).stdout)
+    stopped = json.loads(
+        run("inspect", "--workdir", "parts", "--json", cwd=tmp_path).stdout
+    )
     assert 0 < stopped["step"] < 400
     assert run("train.py", "--workdir", "parts", cwd=tmp_path).returncode == 0
     assert run("train.py", "--workdir", "whole", *options, cwd=tmp_path).returncode == 0

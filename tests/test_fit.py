@@ -10,7 +10,14 @@ import numpy as np
 import pytest
 
 import charjax
-from charjax import Config, DataConfig, InputError, ModelConfig, OptimizerConfig, TrainConfig
+from charjax import (
+    Config,
+    DataConfig,
+    InputError,
+    ModelConfig,
+    OptimizerConfig,
+    TrainConfig,
+)
 from charjax.language_model import inspect_run
 
 TEXT = "the quick brown fox jumps over the lazy dog. " * 80
@@ -20,7 +27,7 @@ def small(**changes) -> Config:
     config = Config(
         data=DataConfig(batch_size=8, sequence_length=16),
         model=ModelConfig(num_layers=2, hidden_size=16, dropout=0.2),
-        optimizer=OptimizerConfig(learning_rate=1e-2),
+        optimizer=OptimizerConfig(learning_rate=1e-2, schedule="constant", warmup_steps=0),
         train=TrainConfig(
             steps=20,
             epochs=None,
@@ -104,7 +111,9 @@ def test_a_stopped_run_equals_one_never_stopped(tmp_path, changes):
 def test_a_resumed_run_may_be_longer_and_keeps_its_horizon(tmp_path):
     config = small(**{"optimizer.schedule": "cosine", "train.steps": 10})
     charjax.fit(config, tmp_path, text=TEXT, quiet=True)
-    longer = charjax.fit(config.replace(**{"train.steps": 15}), tmp_path, text=TEXT, quiet=True)
+    longer = charjax.fit(
+        config.replace(**{"train.steps": 15}), tmp_path, text=TEXT, quiet=True
+    )
     assert int(longer.state.step) == 15
     assert longer.config.optimizer.schedule_steps == 10
     assert [line["step"] for line in lines(tmp_path) if line["split"] == "train"] == list(

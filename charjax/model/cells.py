@@ -71,7 +71,7 @@ def _gru(state: HiddenState, x: Array, h_proj: Array) -> HiddenState:
 def _rnn(state: HiddenState, x: Array, h_proj: Array) -> HiddenState:
     # Elman 1990.
     del state
-    return HiddenState(jnp.tanh(x[..., 0, :] + h_proj[..., 0, :]))
+    return HiddenState(jnp.tanh((x + h_proj)[..., 0, :]))
 
 
 CELLS: dict[str, Cell] = {

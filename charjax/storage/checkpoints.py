@@ -5,6 +5,7 @@ it, so a step that has its final name was written to the end. Which steps stay i
 decided here, never by Orbax, whose rules can delete the newest step or prefer a NaN.
 """
 
+import functools
 import logging
 import math
 import shutil
@@ -14,7 +15,6 @@ from types import TracebackType
 from typing import Any, Literal
 
 import jax
-import orbax.checkpoint as ocp
 
 from charjax.config import InputError
 from charjax.storage.digest import named_leaves
@@ -81,11 +81,11 @@ class Checkpoints:
             if jax.process_index() == 0:
                 # One that could not be installed: Orbax would refuse to write there.
                 _remove(path)
-        trees = {name: ocp.args.StandardSave(tree) for name, tree in items.items()}
+        trees = {name: _orbax().args.StandardSave(tree) for name, tree in items.items()}
         described = {**record, "format": FORMAT}
-        trees[_RECORD] = ocp.args.JsonSave(described)  # pyright: ignore[reportArgumentType]
+        trees[_RECORD] = _orbax().args.JsonSave(described)  # pyright: ignore[reportArgumentType]
         try:
-            self._checkpointer.save(path, args=ocp.args.Composite(**trees))
+            self._checkpointer.save(path, args=_orbax().args.Composite(**trees))
         except OSError as error:
             raise self._failure(step, error) from error
         self._pending = step
@@ -160,7 +160,7 @@ class Checkpoints:
 
         Raises InputError if it is damaged or of a format this version does not know.
         """
-        args = ocp.args.Composite(record=ocp.args.JsonRestore())
+        args = _orbax().args.Composite(record=_orbax().args.JsonRestore())
         record = self._read(
             step, _RECORD, lambda path: self._checkpointer.restore(path, args=args).record
         )
@@ -178,7 +178,7 @@ class Checkpoints:
         Containers are dictionaries and lists, whatever they were when saved; it can
         serve as a target of `restore`. Raises InputError for a damaged or absent item.
         """
-        handler: Any = ocp.StandardCheckpointHandler()
+        handler: Any = _orbax().StandardCheckpointHandler()
         return jax.tree.map(
             lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype),
             self._read(step, item, lambda path: handler.metadata(path / item).tree),
@@ -207,8 +207,8 @@ class Checkpoints:
                 f"checkpoint step {step} in {self._directory} does not fit: use the "
                 "config it was trained with.\n  " + "\n  ".join(shown)
             )
-        args = ocp.args.Composite(
-            **{name: ocp.args.StandardRestore(tree) for name, tree in placed.items()}
+        args = _orbax().args.Composite(
+            **{name: _orbax().args.StandardRestore(tree) for name, tree in placed.items()}
         )
         found = self._read(
             step,
@@ -297,12 +297,23 @@ class Checkpoints:
         )
 
 
-def _checkpointer() -> ocp.AsyncCheckpointer:
+@functools.cache
+def _orbax() -> Any:
+    # Imported when first used: it brings absl, whose import adds a handler to the root
+    # logger, and importing charjax configures no logging.
+    import orbax.checkpoint
+
+    return orbax.checkpoint
+
+
+def _checkpointer() -> Any:
     # Directories made in the background save 5 ms of a step's time, but after a failure
     # the threads that wait for them linger.
-    return ocp.AsyncCheckpointer(
-        ocp.CompositeCheckpointHandler(),
-        async_options=ocp.options.AsyncOptions(create_directories_asynchronously=False),
+    return _orbax().AsyncCheckpointer(
+        _orbax().CompositeCheckpointHandler(),
+        async_options=_orbax().options.AsyncOptions(
+            create_directories_asynchronously=False
+        ),
     )
 
 

@@ -132,7 +132,7 @@ def batches_per_epoch(n: int, data: DataConfig) -> int:
     Raises InputError where the text has none at all.
 
     >>> batches_per_epoch(1_786_700, DataConfig())
-    291
+    873
     """
     count = _windows_of(data)(n, data.batch_size, data.sequence_length)
     if count == 0:

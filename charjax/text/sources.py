@@ -98,9 +98,9 @@ def python_reference() -> str:
     """Python's language reference as one text, about 0.4 MB, for any Python the same kind.
 
     Many topics quote one another, so every paragraph that occurred before is dropped:
-    otherwise the end, where validation is cut, could be recited from the start. A few topics
-    are a quarter of all, so the text is put together from their sections, in the order of
-    the SHA-256 of the headings: the end is like the rest.
+    otherwise the end, where validation is cut, could be recited from the start. Sections
+    are in the order of the SHA-256 of their headings, so that the end is like the rest
+    though a few topics are a quarter of all.
     Raises InputError where the Python at hand came without its documentation.
 
     >>> "while_stmt ::=" in " ".join(python_reference().split())

@@ -13,7 +13,7 @@ from charjax.config import Config, InputError
 def schedule(config: Config) -> optax.Schedule:
     """The learning rate as a function of the number of updates done, from 0.
 
-    Raises InputError when the schedule needs a horizon that the config does not have;
+    Raises InputError when the schedule needs a length that the config does not have;
     `resolve` fills it in.
     """
     options = config.optimizer
@@ -24,12 +24,13 @@ def schedule(config: Config) -> optax.Schedule:
     elif kind == "exponential":
         main = _exponential(config)
     else:
-        if options.schedule_steps is None:
+        horizon = options.schedule_steps or config.train.steps
+        if horizon is None:
             raise InputError(
-                f"optimizer.schedule_steps is None: the {kind} schedule needs the number "
-                "of updates until its end."
+                f"optimizer.schedule_steps is None, and train.steps too: the {kind} "
+                "schedule needs the number of updates until its end."
             )
-        steps = max(options.schedule_steps - warmup, 1)
+        steps = max(horizon - warmup, 1)
         if kind == "cosine":
             main = optax.cosine_decay_schedule(peak, steps, options.final_scale)
         else:
@@ -48,7 +49,8 @@ def _exponential(config: Config) -> optax.Schedule:
             "optimizer.epoch_steps is None: the exponential schedule needs the number of "
             "updates in an epoch."
         )
-    epoch_steps, after = options.epoch_steps, options.decay_after_epochs
+    # char-rnn looks at the end of an epoch, so the first one is never decayed.
+    epoch_steps, after = options.epoch_steps, max(options.decay_after_epochs, 1)
 
     def rate(count: Any) -> Array:
         decays = jnp.maximum(count // epoch_steps - after + 1, 0)

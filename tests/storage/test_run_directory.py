@@ -81,7 +81,7 @@ def test_every_other_difference_is_listed():
     message = str(refusal.value)
     assert "model.hidden_size: the run has 256, asked for 64" in message
     assert "train.seed: the run has 0, asked for 5" in message
-    assert "data.batch_size: the run has 64, asked for 8" in message
+    assert "data.batch_size: the run has 32, asked for 8" in message
     assert "train.steps" not in message
     assert "--fresh" in message
     assert "--workdir" in message

@@ -238,7 +238,9 @@ def test_splits_cover_the_text_in_order(n, shares):
     whole = load(survey(DataConfig(), "ab"))
     ids = np.broadcast_to(np.uint8(0), n)
     text = corpus.Corpus(ids, whole.vocabulary, "", whole.counts, whole.report)
-    stops = [boundaries(len(text.ids), name, shares) for name in ("train", "validation", "test")]
+    stops = [
+        boundaries(len(text.ids), name, shares) for name in ("train", "validation", "test")
+    ]
     assert stops[0][0] == 0 and stops[2][1] == n
     assert stops[0][1] == stops[1][0] and stops[1][1] == stops[2][0]
     for (start, stop), share in zip(stops, shares, strict=True):

@@ -18,7 +18,8 @@ SIZES = {"model.num_layers": 3, "model.hidden_size": 16}
 
 
 def make_config(**options):
-    options = {"learning_rate": PEAK, "clip_norm": None, **options}
+    plain = {"clip_norm": None, "schedule": "constant", "warmup_steps": 0}
+    options = {"learning_rate": PEAK, **plain, **options}
     fields = {f"optimizer.{name}": value for name, value in options.items()}
     return Config().replace(**SIZES, **fields)
 
@@ -102,9 +103,11 @@ def test_exponential_is_char_rnns_loop(after):
     ],
 )
 def test_a_missing_horizon_is_named(name, field):
+    config = make_config(schedule=name)
+    endless = config.replace(**{"train.steps": None, "train.epochs": 3.0})
     with pytest.raises(InputError, match=field):
-        schedule(make_config(schedule=name))
-    assert schedule(resolve(make_config(schedule=name), 10))(0) == pytest.approx(PEAK)
+        schedule(endless)
+    assert schedule(resolve(endless, 10))(0) == pytest.approx(PEAK)
 
 
 @pytest.mark.parametrize(

@@ -29,7 +29,10 @@ def make_config(**fields):
         "data.sequence_length": STEPS,
         "model.hidden_size": 6,
         "model.num_layers": 2,
+        "model.dropout": 0.0,
         "optimizer.learning_rate": 0.02,
+        "optimizer.schedule": "constant",
+        "optimizer.warmup_steps": 0,
     }
     return resolve(Config().replace(**{**tiny, **fields}), 10)
 

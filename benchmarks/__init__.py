@@ -1,0 +1,1 @@
+"""Measurements a user can repeat; each file says its command."""
