@@ -122,7 +122,7 @@ def draw(results: dict[str, dict[str, list[float]]], path: Path) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n", 1)[0])
+    parser = argparse.ArgumentParser(description="charjax and PyTorch, step by step")
     parser.add_argument("--text", required=True)
     parser.add_argument("--steps", type=int, default=2000)
     parser.add_argument("--out", type=Path, default=Path("docs"))

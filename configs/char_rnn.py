@@ -30,7 +30,6 @@ def get_config() -> Config:
             warmup_steps=0,
             decay_rate=0.97,
             decay_after_epochs=10,
-            epochs=10,
             beta2=0.95,
             clip_norm=None,
             clip_value=5.0,
