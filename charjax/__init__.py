@@ -28,6 +28,7 @@ from charjax.loop import Diverged as Diverged
 from charjax.model.network import apply as apply
 from charjax.model.network import init as init
 from charjax.model.network import initial_carry as initial_carry
+from charjax.presets import load_config as load_config
 from charjax.sampling import sample as sample
 from charjax.text.batching import Batch as Batch
 from charjax.text.batching import batch_at as batch_at

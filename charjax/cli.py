@@ -5,6 +5,8 @@ import dataclasses
 import difflib
 import json
 import os
+import re
+import shlex
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -17,6 +19,7 @@ import tyro
 from charjax.config import Config, InputError, flatten, from_dict
 from charjax.presets import default_name, load_config
 from charjax.storage import run_directory
+from charjax.text.sources import absolute
 
 RUNS = Path("runs")
 
@@ -58,6 +61,9 @@ def _command(function: Callable[..., int]) -> Callable[..., int]:
             # when it flushes.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 0
+        except OSError as error:
+            print(f"error: {error}", file=sys.stderr)
+            return 1
         except KeyboardInterrupt:
             print("interrupted", file=sys.stderr)
             return 130
@@ -94,7 +100,10 @@ def train(argv: list[str], prog: str | None) -> int:
     """`train.py`: train a model, or go on with a run."""
     name = _given(argv, "--config")
     preset = Config() if name is None else load_config(name)
-    workdir = Path(_given(argv, "--workdir") or RUNS / default_name(name))
+    given = _given(argv, "--workdir")
+    if given == "":
+        raise InputError("--workdir is empty: give a directory, or leave it out.")
+    workdir = Path(given or RUNS / default_name(name))
     resuming = run_directory.holds_run(workdir) and "--fresh" not in argv
     start = run_directory.read_config(workdir) if resuming else preset
     options = tyro.cli(_Train, default=_Train(run=start), args=argv, prog=prog)
@@ -105,15 +114,17 @@ def train(argv: list[str], prog: str | None) -> int:
     from charjax.fit import fit
     from charjax.loop import Diverged
 
-    with _stop_on_signals() as received:
+    with _stop_on_signals() as (received, stop):
         try:
-            fit(options.run, workdir, fresh=options.fresh, stop=lambda: bool(received))
+            fit(options.run, workdir, fresh=options.fresh, stop=stop)
         except Diverged as error:
             print(f"error: {error}", file=sys.stderr)
             return 3
     if received:
         return 128 + received[0]
-    print(f"{workdir}: sample with python sample.py --workdir {workdir}", file=sys.stderr)
+    command = "python sample.py" if prog is None else "charjax sample"
+    place = shlex.quote(str(workdir))
+    print(f"{workdir}: sample with {command} --workdir {place}", file=sys.stderr)
     return 0
 
 
@@ -128,10 +139,12 @@ def _given(argv: list[str], option: str) -> str | None:
 
 
 def _note_differences(workdir: Path, name: str, preset: Config, own: Config) -> None:
+    source = absolute(preset.data.sources)
+    preset = preset.replace(**{"data.source": source})
     differs = [
         f"{field} ({mine!r}, there {theirs!r})"
         for (field, mine), (_, theirs) in zip(flatten(own), flatten(preset), strict=True)
-        if mine != theirs and theirs is not None
+        if mine != theirs and field not in run_directory.RESOLVED_AT_BIRTH
     ]
     if differs:
         print(
@@ -142,21 +155,33 @@ def _note_differences(workdir: Path, name: str, preset: Config, own: Config) -> 
 
 
 @contextlib.contextmanager
-def _stop_on_signals() -> Iterator[list[int]]:
-    """Collects SIGINT and SIGTERM; a second one ends the process at once."""
+def _stop_on_signals() -> Iterator[tuple[list[int], Callable[[], bool]]]:
+    """Collects SIGINT and SIGTERM for a function that says whether to stop.
+
+    Before that function is first asked there is nothing to save, and a signal ends the
+    command where it is; a second signal ends the process at once.
+    """
     received: list[int] = []
+    asked: list[bool] = []
+
+    def stop() -> bool:
+        if not asked:
+            asked.append(True)
+        return bool(received)
 
     def handle(number: int, frame: Any) -> None:
         del frame
         if received:
             os._exit(128 + number)
+        if not asked:
+            raise KeyboardInterrupt if number == signal.SIGINT else SystemExit(128 + number)
         received.append(number)
         os.write(2, b"\nstopping after this step, with a checkpoint; again to stop now\n")
 
     numbers = (signal.SIGINT, signal.SIGTERM)
     before = [signal.signal(number, handle) for number in numbers]
     try:
-        yield received
+        yield received, stop
     finally:
         for number, handler in zip(numbers, before, strict=True):
             signal.signal(number, handler)
@@ -170,7 +195,7 @@ class _Sample:
     """The run; the default is the newest in runs/."""
 
     prime: str = ""
-    """Text to go on from; \\n and \\t are understood."""
+    """Text to go on from; \\n, \\t and \\\\ (a backslash) are understood."""
 
     prime_file: Path | None = None
     """Read the prime from a file (UTF-8)."""
@@ -228,7 +253,8 @@ def sample(argv: list[str], prog: str | None) -> int:
 
 def _prime(options: _Sample) -> str:
     if options.prime_file is None:
-        return options.prime.replace("\\n", "\n").replace("\\t", "\t")
+        escapes = {"\\n": "\n", "\\t": "\t", "\\\\": "\\"}
+        return re.sub(r"\\[nt\\]", lambda found: escapes[found[0]], options.prime)
     if options.prime:
         raise InputError("--prime and --prime-file are both given: give one of them.")
     try:
@@ -265,6 +291,9 @@ class _Evaluate:
 
     text: Path | None = None
     """A text file to score."""
+
+    encoding: str = "utf-8"
+    """Encoding of that file; a byte-order mark overrides it."""
 
     protocol: Literal["stateful", "windowed"] = "stateful"
     """stateful: contiguous rows, the state carried; windowed: each window of --window
@@ -304,15 +333,32 @@ def evaluate(argv: list[str], prog: str | None) -> int:
     model = load(workdir, options.step)
     data = model.config.data
     if options.text is None:
-        kept = run_directory.kept_text(workdir)
-        corpus = load_corpus(survey(data, kept, model.vocabulary))
-        what: str = options.split or "validation"
-        ids = corpus.split(options.split or "validation", data.split)
+        split = options.split or "validation"
+        found = survey(data, run_directory.kept_text(workdir), model.vocabulary)
+        if found.fingerprint != model.fingerprint:
+            raise InputError(
+                f"data.source is {' '.join(data.sources)}: the text is not the one that "
+                f"{workdir} was trained on, so it has no {split} split; restore it, or "
+                "score the text as it is with --text."
+            )
+        what, ids = split, load_corpus(found).split(split, data.split)
+        if len(ids) == 0:
+            raise InputError(f"--split is {split}: data.split {data.split} has none.")
     else:
+        if not options.text.is_file():
+            raise InputError(f"--text is {options.text}: there is no such file.")
         text = dataclasses.replace(
-            data, source=(str(options.text),), start_marker=None, end_marker=None
+            data,
+            source=str(options.text.absolute()),
+            encoding=options.encoding,
+            start_marker=None,
+            end_marker=None,
         )
-        found = survey(text, vocabulary=model.vocabulary, on_unknown=options.on_unknown)
+        try:
+            found = survey(text, None, model.vocabulary, options.on_unknown)
+        except InputError as error:
+            message = str(error).replace("--data.encoding", "--encoding")
+            raise InputError(f"--text is {options.text}: {message}") from error
         what, ids = str(options.text), load_corpus(found).ids
     score = evaluation.evaluate(
         model.config, model.params, ids, rows=options.rows, window=options.window

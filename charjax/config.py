@@ -75,7 +75,7 @@ class DataConfig:
                 refuse(f"data.{marker}", "", "give some text, or None for no cut")
         try:
             "".encode(self.encoding)
-        except LookupError:
+        except (LookupError, UnicodeError):
             refuse(
                 "data.encoding",
                 self.encoding,
@@ -251,7 +251,7 @@ class TrainConfig:
     """Updates between lines of metrics."""
 
     sample_every: int | None = 250
-    """Updates between samples of text."""
+    """Updates between samples of text; there is one at the end in any case."""
 
     early_stopping: int | None = None
     """Stop after this many evaluations in a row without improvement."""
@@ -283,6 +283,13 @@ class Config:
 
     def __post_init__(self) -> None:
         check_types(self, "")
+        stopping = self.train.early_stopping
+        if stopping and (self.train.eval_every is None or self.data.split[1] == 0):
+            refuse(
+                "train.early_stopping",
+                stopping,
+                "it needs train.eval_every and a share for validation in data.split",
+            )
         if self.data.batch_size % self.optimizer.accumulate:
             refuse(
                 "optimizer.accumulate",
@@ -320,6 +327,8 @@ def from_dict(values: Mapping[str, Any]) -> Config:
     Raises InputError for unknown fields, wrong types and impossible values. Fields that
     are absent have their defaults.
     """
+    if not isinstance(values, Mapping):
+        raise InputError("a config is a group of fields in {}, by section and name.")
     sections = {field.name: field.type for field in dataclasses.fields(Config)}
     built: dict[str, Any] = {}
     for name, section in values.items():

@@ -45,7 +45,8 @@ class Evaluation:
     @property
     def perplexity(self) -> float:
         """exp(nats_per_char)."""
-        return math.exp(self.nats_per_char)
+        # Past this a float overflows.
+        return math.exp(self.nats_per_char) if self.nats_per_char < 709 else math.inf
 
 
 def stateful_batches(ids: np.ndarray, rows: int, length: int) -> Iterator[Batch]:

@@ -1,6 +1,7 @@
 """Checks of dataclass fields, and the error that reports them."""
 
 import difflib
+import os
 import types
 import typing
 from typing import Any, Literal, NoReturn
@@ -34,13 +35,23 @@ def unknown(field: str, known: list[str]) -> str:
 def check_types(section: Any, prefix: str) -> None:
     """Refuses a dataclass whose values are not what its annotations say."""
     for name, hint in typing.get_type_hints(type(section)).items():
-        value = getattr(section, name)
+        value = _plain(getattr(section, name))
+        object.__setattr__(section, name, value)
         # A whole number is a float for people who write presets and for JSON.
         if type(value) is int and _accepts(1.0, hint) and not _accepts(1, hint):
             object.__setattr__(section, name, value := float(value))
         if not _accepts(value, hint):
             field = f"{prefix}.{name}" if prefix else name
             refuse(field, value, f"expected {_describe(hint)}")
+
+
+def _plain(value: Any) -> Any:
+    """What people and libraries give for a plain value: NumPy numbers, paths, lists."""
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    if isinstance(value, list | tuple):
+        return tuple(_plain(item) for item in value)
+    return value.item() if hasattr(value, "dtype") and hasattr(value, "item") else value
 
 
 def _accepts(value: object, hint: Any) -> bool:
@@ -54,7 +65,7 @@ def _accepts(value: object, hint: Any) -> bool:
             return False
         if arguments[-1] is Ellipsis:
             return all(_accepts(item, arguments[0]) for item in value)
-        return all(isinstance(item, (int, float)) for item in value)
+        return all(type(item) in (int, float) for item in value)
     if hint is types.NoneType:
         return value is None
     return type(value) is hint
@@ -69,4 +80,6 @@ def _describe(hint: Any) -> str:
     if origin is tuple:
         return "several strings" if arguments[-1] is Ellipsis else "three numbers"
     names: dict[Any, str] = {int: "a whole number", float: "a number", str: "a string"}
-    return "None" if hint is types.NoneType else names.get(hint, str(hint))
+    if hint is types.NoneType:
+        return "None"
+    return names.get(hint, f"a {getattr(hint, '__name__', hint)}")

@@ -31,23 +31,24 @@ from charjax.storage.checkpoints import Checkpoints
 from charjax.text import batching
 from charjax.text.corpus import Survey, boundaries, survey, text_without_file
 from charjax.text.corpus import load as load_corpus
+from charjax.text.sources import IN_MEMORY, absolute
 from charjax.text.vocabulary import Vocabulary
 from charjax.training import parallel
 from charjax.training.optimizer import resolve, total_steps
 from charjax.training.state import TrainState, initial_state
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class FitResult:
     """What training leaves in memory."""
 
-    state: TrainState
+    state: TrainState = dataclasses.field(repr=False)
     """The state after the last update."""
 
     vocabulary: Vocabulary
     """The symbols behind the ids."""
 
-    history: list[dict[str, Any]]
+    history: list[dict[str, Any]] = dataclasses.field(repr=False)
     """The lines of `metrics.jsonl`."""
 
     best_loss: float | None
@@ -100,8 +101,8 @@ def fit(
     24
     """
     workdir = None if workdir is None else Path(workdir)
-    if text is not None:
-        config = config.replace(**{"data.source": ["memory"]})
+    source = [IN_MEMORY] if text is not None else absolute(config.data.sources)
+    config = config.replace(**{"data.source": source})
     resuming = workdir is not None and run_directory.holds_run(workdir) and not fresh
     if resuming:
         assert workdir is not None
@@ -113,21 +114,25 @@ def fit(
     surveyed = survey(config.data, kept if text is None else text)
     config = _checked(config, surveyed)
     origin = None
-    if config.train.init_from is not None and not resuming:
+    if resuming and workdir is not None and run_directory.has_checkpoint(workdir):
+        _check_text(workdir, config, surveyed)
+    elif config.train.init_from is not None:
         origin = _origin(config, surveyed.vocabulary)
+    if workdir is not None and not resuming:
+        run_directory.check_apart(workdir, config)
 
     with contextlib.ExitStack() as stack:
         checkpoints = None
         if workdir is not None:
             stack.enter_context(run_directory.lock(workdir))
-            if fresh:
-                run_directory.start_over(workdir)
         corpus = load_corpus(surveyed)
         if workdir is not None:
-            if resuming:
-                run_directory.write_config(workdir, config)
-            else:
-                run_directory.create(workdir, config, text_without_file(config.data, text))
+            if not resuming:
+                own_text = text_without_file(config.data, text)
+                # Only now that nothing can be refused any more.
+                if fresh:
+                    run_directory.start_over(workdir)
+                run_directory.create(workdir, config, own_text)
             directory = workdir / run_directory.CHECKPOINTS
             checkpoints = stack.enter_context(Checkpoints(directory))
         return _train(Run(config, corpus, mesh, workdir, checkpoints), origin, quiet, stop)
@@ -143,11 +148,27 @@ def _checked(config: Config, surveyed: Survey) -> Config:
     return resolve(config, batching.batches_per_epoch(train, config.data))
 
 
+def _check_text(workdir: Path, config: Config, surveyed: Survey) -> None:
+    """Refuses a text other than the one a run was begun with."""
+    with Checkpoints(workdir / run_directory.CHECKPOINTS, read_only=True) as checkpoints:
+        then = checkpoints.record(checkpoints.resolve("latest"))["corpus"]
+    if then["fingerprint"] != surveyed.fingerprint:
+        raise InputError(
+            f"data.source is {' '.join(config.data.sources)}: the text is not the one "
+            f"that {workdir} was trained on ({surveyed.length:,} characters now, "
+            f"{then['characters']:,} then). Restore the text, or start over with --fresh "
+            "or another --workdir."
+        )
+
+
 def _origin(config: Config, vocabulary: Vocabulary) -> Params:
     """Parameters of `train.init_from`, if vocabulary and shape are the same."""
     directory = config.train.init_from
     assert directory is not None
-    model = load(directory)
+    try:
+        model = load(directory)
+    except InputError as error:
+        raise InputError(f"train.init_from is {directory!r}: {error}") from error
     differs = [
         f"model.{name} is {there!r} there and {here!r} here"
         for (name, there), here in zip(
@@ -185,7 +206,6 @@ def _start(run: Run, origin: Params | None) -> tuple[TrainState, Any, Memory]:
         return state, sharding, Memory()
     assert run.checkpoints is not None
     record = run.checkpoints.record(step)
-    _check_corpus(run, record)
     target = parallel.abstract(shapes, sharding)
     items = run.checkpoints.restore(
         step,
@@ -195,21 +215,14 @@ def _start(run: Run, origin: Params | None) -> tuple[TrainState, Any, Memory]:
     return TrainState(step=count, **items), sharding, Memory(**record["memory"])
 
 
-def _check_corpus(run: Run, record: dict[str, Any]) -> None:
-    if record["corpus"]["fingerprint"] != run.corpus.fingerprint:
-        raise InputError(
-            f"data.source is {' '.join(run.config.data.sources)}: the text is not the one "
-            f"that {run.workdir} was trained on ({len(run.corpus.ids):,} characters now, "
-            f"{record['corpus']['characters']:,} then). Restore the text, or start over "
-            "with --fresh or another --workdir."
-        )
-
-
 def _train(
     run: Run, origin: Params | None, quiet: bool, stop: Callable[[], bool]
 ) -> FitResult:
     config, workdir = run.config, run.workdir
     state, sharding, memory = _start(run, origin)
+    if workdir is not None and int(state.step) > 0:
+        # A resumed run's length may be new; written once it is known to go on.
+        run_directory.write_config(workdir, config)
     first = int(state.step)
     epoch_steps = batching.batches_per_epoch(len(run.split("train")), config.data)
     total = total_steps(config, epoch_steps)
@@ -225,11 +238,18 @@ def _train(
         bar = stack.enter_context(progress(max(total, 1), first_step=first, quiet=quiet))
         for line in _introduction(run, state.params, first, total, epoch_steps):
             bar.message(line)
+        if first >= total or out_of_patience(config, memory):
+            ended = "early " if first < total else ""
+            bar.message(f"this run ended {ended}at step {first:,}; {_how_to_go_on(config)}")
+        elif first > 0:
+            bar.message(f"resuming at step {first:,}")
+        report = Report(bar, file, history)
         if first < total and not out_of_patience(config, memory):
-            report = Report(bar, file, history)
             state, memory = loop(run, state, sharding, memory, total, report, stop)
-            if int(state.step) == total or out_of_patience(config, memory):
-                score_test(run, state, report)
+        step = int(state.step)
+        scored = any(line["split"] == "test" and line["step"] == step for line in history)
+        if (step >= total or out_of_patience(config, memory)) and not scored:
+            score_test(run, state, report)
     return FitResult(
         state=state,
         vocabulary=run.corpus.vocabulary,
@@ -239,6 +259,16 @@ def _train(
         config=config,
         model=run.model(state.params, int(state.step)),
     )
+
+
+def _how_to_go_on(config: Config) -> str:
+    options = config.optimizer
+    if options.schedule in ("cosine", "linear") and options.final_scale == 0:
+        return (
+            f"its {options.schedule} schedule has come down to 0, so to train longer start "
+            "another run with train.init_from"
+        )
+    return "a larger train.steps, train.epochs or train.early_stopping goes on"
 
 
 def _introduction(
@@ -255,10 +285,21 @@ def _introduction(
         f"model: {model.num_layers} x {model.hidden_size} {model.cell.upper()}, "
         f"{count:,} parameters, {run.config.train.precision}, on {devices}"
     )
+    steps, epochs = run.config.train.steps, run.config.train.epochs
+    limit = ""
+    if steps is not None and epochs is not None:
+        limit = f" (train.{'steps' if total == steps else 'epochs'} ends first)"
     yield (
-        f"run: {total:,} steps of {data.batch_size} x {data.sequence_length} characters, "
-        f"{epoch_steps:,} steps an epoch"
+        f"run: {total:,} steps{limit} of {data.batch_size} x {data.sequence_length} "
+        f"characters, {epoch_steps:,} steps an epoch"
     )
+    options = run.config.optimizer
+    horizon = options.schedule_steps
+    if options.schedule in ("cosine", "linear") and horizon and first < total > horizon:
+        yield (
+            f"hint: after step {horizon:,}, where the {options.schedule} schedule was born "
+            f"to end, the learning rate stays {options.learning_rate * options.final_scale}"
+        )
     if count > 20 * characters:
         yield (
             f"hint: {count / characters:.0f} parameters for each character of training "
@@ -269,7 +310,3 @@ def _introduction(
             f"hint: {characters / count:.0f} characters of training text for each "
             "parameter: a larger model.hidden_size would learn more from it"
         )
-    if first >= total:
-        yield f"finished at step {first:,}; a larger train.steps or train.epochs goes on"
-    elif first > 0:
-        yield f"resuming at step {first:,}"

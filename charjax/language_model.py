@@ -1,5 +1,6 @@
 """What `charjax.load` returns: a trained model that writes, predicts and scores text."""
 
+import dataclasses
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,7 +33,7 @@ _draw = jax.jit(sampling.draw, static_argnums=(0, 3), static_argnames=("top_k",)
 _score = jax.jit(eval_step, static_argnums=0)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class LanguageModel:
     """Parameters, vocabulary and config of one checkpoint.
 
@@ -42,13 +43,16 @@ class LanguageModel:
     """
 
     config: Config
-    params: Params
+    params: Params = dataclasses.field(repr=False)
     vocabulary: Vocabulary
-    symbol_counts: np.ndarray
+    symbol_counts: np.ndarray = dataclasses.field(repr=False)
     """How often each symbol occurs in the corpus, int64 `[v]`."""
 
     step: int
     """Updates behind the parameters."""
+
+    fingerprint: str = dataclasses.field(repr=False)
+    """SHA-256 of the text they were trained on, and of its vocabulary."""
 
     @overload
     def generate(
@@ -257,7 +261,8 @@ def load(workdir: str | Path, step: str | int = "best") -> LanguageModel:
         )
         params = checkpoints.restore(number, {"params": shapes})["params"]
     counts = np.asarray(record["symbol_counts"], np.int64)
-    return LanguageModel(config, params, vocabulary, counts, number)
+    text = record["corpus"]["fingerprint"]
+    return LanguageModel(config, params, vocabulary, counts, number, text)
 
 
 def inspect_run(workdir: str | Path, step: str | int = "latest") -> dict[str, Any]:

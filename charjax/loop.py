@@ -70,8 +70,10 @@ class Run:
         return self.corpus.split(name, self.config.data.split)
 
     def model(self, params: Params, step: int) -> LanguageModel:
-        corpus = self.corpus
-        return LanguageModel(self.config, params, corpus.vocabulary, corpus.counts, step)
+        text = self.corpus
+        return LanguageModel(
+            self.config, params, text.vocabulary, text.counts, step, text.fingerprint
+        )
 
     def record(self, step: int, memory: Memory, validation_loss: float | None) -> Any:
         """What makes a checkpoint explain itself."""
@@ -152,6 +154,9 @@ def loop(
         # The step just dispatched runs while the one before it is looked at.
         if waiting is not None:
             _log(run, waiting, clock, report)
+            if waiting[0] == first + 1:
+                # The first step waited for compilation, which is not its speed.
+                clock.restart(first + 1)
         waiting = (done, metrics)
 
         last, stopping = done == total, stop()

@@ -29,7 +29,10 @@ def load_config(name: str) -> Config:
         raise InputError(f"--config is {name!r}: there is no such file.")
     try:
         if path.suffix == ".json":
-            return from_dict(json.loads(path.read_text("utf-8")))
+            config = from_dict(json.loads(path.read_text("utf-8")))
+            # What another run's text settled is not for this one.
+            unsettled = {"optimizer.schedule_steps": None, "optimizer.epoch_steps": None}
+            return config.replace(**unsettled)
         spec = importlib.util.spec_from_file_location(f"charjax_config_{path.stem}", path)
         assert spec is not None and spec.loader is not None
         module = importlib.util.module_from_spec(spec)
@@ -70,4 +73,4 @@ def default_name(config: str | None) -> str:
     if config is None:
         return "default"
     path = Path(config)
-    return path.parent.name if path.name == "config.json" else path.stem
+    return path.resolve().parent.name if path.name == "config.json" else path.stem

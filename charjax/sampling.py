@@ -158,6 +158,8 @@ def sample(
     (5,)
     """
     ids = jnp.atleast_2d(prime_ids)
+    if ids.shape[1] == 0:
+        raise InputError("prime_ids is empty: sample needs at least one id to go on from.")
     vocab_size = params["head"]["bias"].shape[0]
     state = start(config, jnp.zeros((vocab_size,)), ids.shape[0])
     lengths = jnp.full((ids.shape[0],), ids.shape[1], jnp.int32)

@@ -3,6 +3,9 @@
 import os
 from pathlib import Path
 
+# Tests compile much and compute little; `pytest -m slow` runs as users do.
+os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
+
 import jax
 import pytest
 

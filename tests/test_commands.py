@@ -49,7 +49,7 @@ def test_training_tells_what_it_does(runs):
     again = run("train.py", "--config", "text.py", cwd=runs)
     assert again.returncode == 0
     said = again.stderr.decode()
-    assert "finished at step 12" in said
+    assert "ended at step 12" in said
     # Its own config goes on; that the preset says otherwise is not hidden.
     assert "model.hidden_size (16, there 256)" in said
 
@@ -227,3 +227,41 @@ def test_help_shows_every_field_with_its_preset_default():
         assert word in said
     assert "default: 512" in said
     assert run("--help").returncode == 0 and run("--version").returncode == 0
+
+
+def test_fresh_never_deletes_the_text_or_a_run_it_cannot_replace(tmp_path):
+    book = tmp_path / "book"
+    book.mkdir()
+    (book / "corpus.txt").write_text(TEXT)
+    options = [*TINY, "--train.steps", "2", "--data.source", "book/corpus.txt"]
+    done = run("train.py", "--workdir", "book", *options, "--fresh", cwd=tmp_path)
+    assert done.returncode == 2 and b"own files" in done.stderr
+    assert run("train.py", "--workdir", "run", *options, cwd=tmp_path).returncode == 0
+    before = sorted((tmp_path / "run").rglob("*"))
+    (book / "corpus.txt").write_text(TEXT + "!")
+    done = run(
+        *("train.py", "--workdir", "run", *options, "--fresh"),
+        cwd=tmp_path,
+        env={**os.environ, "CHARJAX_CACHE_DIR": "/proc/none"},
+    )
+    assert done.returncode == 2 and b"CHARJAX_CACHE_DIR" in done.stderr
+    assert sorted((tmp_path / "run").rglob("*")) == before
+
+
+def test_evaluation_refuses_a_changed_text_and_reads_other_encodings(tmp_path):
+    source = tmp_path / "text.txt"
+    source.write_text(TEXT)
+    options = [*TINY, "--train.steps", "2", "--data.source", "text.txt"]
+    assert run("train.py", "--workdir", "run", *options, cwd=tmp_path).returncode == 0
+    (tmp_path / "other.txt").write_text(TEXT, encoding="utf-16-le")
+    evaluate = ("evaluate", "--workdir", "run", "--json")
+    known = json.loads(run(*evaluate, "--text", source, cwd=tmp_path).stdout)
+    other = ("--text", "other.txt", "--encoding", "utf-16-le")
+    assert known["nats_per_char"] == pytest.approx(
+        json.loads(run(*evaluate, *other, cwd=tmp_path).stdout)["nats_per_char"]
+    )
+    source.write_text(TEXT.replace("happy", "merry"))
+    done = run(*evaluate, "--split", "validation", cwd=tmp_path)
+    assert done.returncode == 2 and b"not the one" in done.stderr
+    done = run(*evaluate, "--text", "anna", cwd=tmp_path)
+    assert done.returncode == 2 and b"--text is anna" in done.stderr

@@ -1,6 +1,5 @@
 """Training from the library: learning, resuming, refusing."""
 
-import dataclasses
 import json
 import logging
 import re
@@ -46,6 +45,14 @@ def lines(workdir):
     text = (workdir / "metrics.jsonl").read_text("utf-8")
     found = [json.loads(line) for line in text.splitlines()]
     return [{k: v for k, v in line.items() if k != "chars_per_second"} for line in found]
+
+
+def contents(directory):
+    return {
+        path.relative_to(directory): path.read_bytes()
+        for path in directory.rglob("*")
+        if path.is_file()
+    }
 
 
 def done(workdir) -> int:
@@ -130,12 +137,12 @@ def test_a_finished_run_does_nothing(tmp_path):
 
 def test_resuming_with_another_config_or_text_is_refused(tmp_path):
     charjax.fit(small(), tmp_path, text=TEXT, quiet=True)
-    before = sorted(path.name for path in tmp_path.iterdir())
+    before = contents(tmp_path)
     with pytest.raises(InputError, match=r"model\.hidden_size.*16.*32"):
         charjax.fit(small(**{"model.hidden_size": 32}), tmp_path, text=TEXT, quiet=True)
     with pytest.raises(InputError, match="not the one"):
         charjax.fit(small(**{"train.steps": 30}), tmp_path, text=TEXT + "!", quiet=True)
-    assert sorted(path.name for path in tmp_path.iterdir()) == before
+    assert contents(tmp_path) == before
     fresh = charjax.fit(
         small(**{"model.hidden_size": 8, "train.steps": 4}),
         tmp_path,
@@ -173,6 +180,25 @@ def test_starting_from_another_run(tmp_path):
         missing = config.replace(**{"train.init_from": str(tmp_path / "none")})
         charjax.fit(missing, tmp_path / "third", text=TEXT, quiet=True)
     assert not (tmp_path / "third").exists()
+
+
+def test_a_run_stopped_before_its_first_checkpoint_still_starts_from_the_other(tmp_path):
+    charjax.fit(small(), tmp_path / "first", text=TEXT, quiet=True)
+    config = small(**{"train.init_from": str(tmp_path / "first"), "train.steps": 2})
+    whole = charjax.fit(config, tmp_path / "whole", text=TEXT, quiet=True)
+
+    def killed() -> bool:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        charjax.fit(config, tmp_path / "parts", text=TEXT, quiet=True, stop=killed)
+    assert not list((tmp_path / "parts/checkpoints").iterdir())
+    charjax.fit(config, tmp_path / "parts", text=TEXT, quiet=True)
+    assert (
+        inspect_run(tmp_path / "parts")["digest"]
+        == inspect_run(tmp_path / "whole")["digest"]
+    )
+    assert whole.history[0]["step"] == 1
 
 
 def test_early_stopping(tmp_path):
@@ -261,9 +287,3 @@ def test_one_compilation_of_the_step_and_one_of_the_evaluation(tmp_path, caplog)
     compiled = re.findall(r"Finished XLA compilation of jit\((\w+)\)", caplog.text)
     assert compiled.count("train_step") == 1
     assert compiled.count("eval_step") == 1
-
-
-def test_results_are_dataclasses_of_plain_things():
-    assert {field.name for field in dataclasses.fields(charjax.FitResult)} >= {
-        *("state", "vocabulary", "history", "best_loss", "workdir"),
-    }

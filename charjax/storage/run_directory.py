@@ -31,12 +31,17 @@ _CHANGEABLE = frozenset(
     )
 )
 
-_RESOLVED_AT_BIRTH = frozenset({"optimizer.schedule_steps", "optimizer.epoch_steps"})
+RESOLVED_AT_BIRTH = frozenset({"optimizer.schedule_steps", "optimizer.epoch_steps"})
 
 
 def holds_run(workdir: Path) -> bool:
     """Whether a run was begun in this directory."""
-    return (workdir / CONFIG).exists() or (workdir / CHECKPOINTS).exists()
+    try:
+        return (workdir / CONFIG).exists() or (workdir / CHECKPOINTS).exists()
+    except OSError as error:
+        raise InputError(
+            f"{workdir} cannot be read, {error.strerror}: choose another --workdir."
+        ) from error
 
 
 def read_config(workdir: Path) -> Config:
@@ -64,6 +69,20 @@ def write_config(workdir: Path, config: Config) -> None:
     with replacing(workdir / CONFIG) as path:
         text = json.dumps(to_dict(config), indent=2, ensure_ascii=False)
         path.write_text(text + "\n", encoding="utf-8")
+
+
+def check_apart(workdir: Path, config: Config) -> None:
+    """Refuses a run that would write over, or read, its own text's folder."""
+    here = workdir.resolve()
+    for source in config.data.sources:
+        path = Path(source).resolve()
+        inside = path.is_file() and here == path.parent and path.name in _WRITTEN
+        around = path.is_dir() and (path == here or path in here.parents)
+        if inside or around:
+            raise InputError(
+                f"data.source is {source!r} and the run's directory {workdir}: a run's own "
+                "files would be read as text; give the files by name, or another --workdir."
+            )
 
 
 def create(workdir: Path, config: Config, text: bytes | None) -> None:
@@ -100,7 +119,7 @@ def resumed_config(stored: Config, requested: Config) -> Config:
             continue
         if field in _CHANGEABLE:
             changes[field] = wanted
-        elif not (field in _RESOLVED_AT_BIRTH and wanted is None):
+        elif not (field in RESOLVED_AT_BIRTH and wanted is None):
             refused.append(f"{field}: the run has {found[field]!r}, asked for {wanted!r}")
     if refused:
         raise InputError(
@@ -133,7 +152,9 @@ def newest_run(root: Path) -> Path:
 
     Raises InputError if there is none.
     """
-    runs = [path for path in root.iterdir() if _has_step(path)] if root.is_dir() else []
+    runs = (
+        [path for path in root.iterdir() if has_checkpoint(path)] if root.is_dir() else []
+    )
     if not runs:
         raise InputError(
             f"there is no run with a checkpoint in {root}/: train one first, "
@@ -226,7 +247,8 @@ def _require_own_config(path: Path) -> None:
         )
 
 
-def _has_step(run: Path) -> bool:
+def has_checkpoint(run: Path) -> bool:
+    """Whether a run directory has a step to go on from."""
     folder = run / CHECKPOINTS
     return folder.is_dir() and any(path.name.isdigit() for path in folder.iterdir())
 

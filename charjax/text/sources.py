@@ -77,6 +77,9 @@ DOWNLOADS = {
     ),
 }
 
+# What a run's config says of a text that was given as such.
+IN_MEMORY = "memory"
+
 NAMES = {BUILT_IN: "0.4 MB, Python's own language reference, which ships with Python"} | {
     name: download.description for name, download in DOWNLOADS.items()
 }
@@ -188,6 +191,20 @@ def files(sources: tuple[str, ...]) -> tuple[Path, ...]:
     if named:
         return (fetch(DOWNLOADS[named[0]]),)
     return tuple(path for source in sources for path in _expand(source))
+
+
+def absolute(sources: tuple[str, ...]) -> list[str]:
+    """Paths that mean the same from any folder; names stay names, `IN_MEMORY` too.
+
+    >>> absolute(("anna",))
+    ['anna']
+    """
+    return [
+        source
+        if source in (*NAMES, IN_MEMORY)
+        else str(Path(source).expanduser().absolute())
+        for source in sources
+    ]
 
 
 def _expand(source: str) -> Iterator[Path]:

@@ -1,0 +1,78 @@
+"""charjax's rows: the step and the sampler exactly as `fit` and `generate` run them."""
+
+import functools
+from importlib.metadata import version
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from benchmarks.work import Work
+from charjax.language_model import CHUNK
+from charjax.model.network import init
+from charjax.sampling import draw, start
+from charjax.text.batching import batch_at
+from charjax.training import parallel
+from charjax.training.state import initial_state
+from charjax.training.step import train_step
+
+
+def versions() -> dict[str, str]:
+    device = jax.devices()[0]
+    return {
+        "jax": jax.__version__,
+        "jaxlib": version("jaxlib"),
+        "device": device.device_kind,
+    }
+
+
+def training(work: Work, precision: str) -> Any:
+    """One update after another, batches from the text, each loss read a step late."""
+    config, ids, mesh = work.config(precision), work.ids(), parallel.make_mesh()
+    make = functools.partial(initial_state, config, work.vocab_size)
+    key = jax.random.key(0)
+    sharding = parallel.state_sharding(mesh, jax.eval_shape(make, key))
+    update = jax.jit(
+        functools.partial(train_step, config),
+        donate_argnums=0,
+        out_shardings=(sharding, parallel.replicated(mesh)),
+    )
+    held: dict[str, Any] = {"state": jax.device_put(make(key), sharding), "step": 0}
+
+    def run(count: int) -> float:
+        state, waiting = held["state"], None
+        for _ in range(count):
+            batch = batch_at(ids, config.data, 0, held["step"])
+            state, metrics = update(state, parallel.put_batch(mesh, batch), key)
+            if waiting is not None:
+                waiting["loss"].item()
+            waiting = metrics
+            held["step"] += 1
+        held["state"] = state
+        assert waiting is not None
+        return waiting["loss"].item()
+
+    return run, versions()
+
+
+def sampling(work: Work, precision: str, streams: int) -> Any:
+    """Chunk after chunk of new characters in so many streams."""
+    config = work.config(precision)
+    params = jax.jit(functools.partial(init, config, work.vocab_size))(jax.random.key(0))
+    chunk = jax.jit(draw, static_argnums=(0, 3))
+    held: dict[str, Any] = {"state": start(config, jnp.zeros((work.vocab_size,)), streams)}
+    key, temperature = jax.random.key(0), jnp.float32(1)
+
+    def run(count: int) -> None:
+        """Draws `count` chunks in each stream, every chunk brought to the host."""
+        state, waiting = held["state"], None
+        for _ in range(count):
+            state, ids = chunk(config, params, state, CHUNK, key, temperature)
+            if waiting is not None:
+                np.asarray(waiting)
+            waiting = ids
+        np.asarray(waiting)
+        held["state"] = state
+
+    return run, {**versions(), "chunk": str(CHUNK)}

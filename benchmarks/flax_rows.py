@@ -1,0 +1,69 @@
+"""Flax's own recurrence, nn.RNN over OptimizedLSTMCell, with autodiff of its scan."""
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import optax
+
+from benchmarks.charjax_rows import versions
+from benchmarks.work import Work
+from charjax.text.batching import batch_at
+
+
+class Network(nn.Module):
+    work: Work
+
+    @nn.compact
+    def __call__(self, ids: Any, carry: Any, key: Any) -> Any:
+        work = self.work
+        x = jax.nn.one_hot(ids, work.vocab_size)
+        after = []
+        for layer in range(work.num_layers):
+            cell = nn.OptimizedLSTMCell(work.hidden_size, name=f"cell_{layer}")
+            state, x = nn.RNN(cell, return_carry=True)(x, initial_carry=carry[layer])
+            after.append(state)
+            if work.dropout:
+                keep = 1 - work.dropout
+                mask = jax.random.bernoulli(jax.random.fold_in(key, layer), keep, x.shape)
+                x = jnp.where(mask, x / keep, 0)
+        return nn.Dense(work.vocab_size)(x), after
+
+
+def training(work: Work, precision: str) -> Any:
+    """One update after another, as charjax's row."""
+    del precision  # float32 only
+    config, ids, model = work.config("float32"), work.ids(), Network(work)
+    zeros = lambda: jnp.zeros((work.batch_size, work.hidden_size))  # noqa: E731
+    carry = [(zeros(), zeros()) for _ in range(work.num_layers)]
+    key = jax.random.key(0)
+    first = batch_at(ids, config.data, 0, 0)
+    params: Any = model.init(key, first.inputs, carry, key)
+    chain = optax.chain(optax.clip_by_global_norm(5.0), optax.adam(1e-3))
+    held: dict[str, Any] = {"state": (params, chain.init(params), carry), "step": 0}
+
+    @jax.jit
+    def update(state: Any, batch: Any, key: Any) -> Any:
+        params, moments, carry = state
+
+        def loss(params: Any) -> Any:
+            logits, after = model.apply(params, batch.inputs, carry, key)
+            nats = optax.softmax_cross_entropy_with_integer_labels(logits, batch.targets)
+            return nats.mean(), after
+
+        (value, carry), grads = jax.value_and_grad(loss, has_aux=True)(params)
+        updates, moments = chain.update(grads, moments, params)
+        return (optax.apply_updates(params, updates), moments, carry), value
+
+    def run(count: int) -> float:
+        value = None
+        for _ in range(count):
+            batch = batch_at(ids, config.data, 0, held["step"])
+            step_key = jax.random.fold_in(key, held["step"])
+            held["state"], value = update(held["state"], batch, step_key)
+            held["step"] += 1
+        assert value is not None
+        return value.item()
+
+    return run, versions()
