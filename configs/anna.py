@@ -6,7 +6,9 @@
 LSTM 2 x 512 on one-hot characters, dropout 0.5 between layers and before the head, 128
 rows of 100 characters, Adam 1e-3, gradient norm 5, 20 epochs, 90/10 split.
 
-TODO measured
+Not run to its end. Two epochs on two CPU cores (Sapphire Rapids, float32) took 9 minutes:
+validation 1.836 nats after the first and 1.620 after the second, where the notebooks
+print 2.731 and 2.152 (their tenth epoch ends at 1.396, their twentieth at 1.295).
 """
 
 from charjax import Config, DataConfig, ModelConfig, OptimizerConfig, TrainConfig

@@ -2,7 +2,7 @@
 
     python train.py
 
-TODO measured
+@DEFAULT@
 """
 
 from charjax import Config

@@ -7,7 +7,10 @@ Embedding 256, one LSTM layer of 512, shuffled windows of 40 characters from zer
 batches of 64, Adam 1e-3, no clipping, no dropout, 10,000 steps. The book trains on all of
 its text; here the last 5 % are held out, so that overfitting can be seen.
 
-TODO measured
+Not run to its end. 1,000 steps on two CPU cores (Sapphire Rapids, float32) took 3.6
+minutes: training loss 1.314 nats as the mean of the last 50 steps (1.450 at step 500),
+validation 1.296. The notebook prints 1.4705 at step 500 and 1.3571 at 1,000, each of one
+batch.
 """
 
 from charjax import Config, DataConfig, ModelConfig, OptimizerConfig, TrainConfig
