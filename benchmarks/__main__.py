@@ -27,8 +27,8 @@ from charjax.language_model import CHUNK
 class Row:
     """A worker process and its measurements."""
 
-    def __init__(self, name: str, work: Work, **request: Any) -> None:
-        self.name, self.work, self.request = name, work, request
+    def __init__(self, work: Work, request: dict[str, Any]) -> None:
+        self.name, self.work, self.request = request["name"], work, request
         self.seconds: list[float] = []
         self.loss: float | None = None
         self.ready: dict[str, Any] = {}
@@ -120,7 +120,7 @@ def measure(
     """Starts every row, then lets them take turns of about `seconds` each."""
     rows = []
     for request in requests:
-        row = Row(request["name"], work, **request)
+        row = Row(work, request)
         try:
             row.ready = row.hear()
         except RuntimeError as error:

@@ -6,7 +6,8 @@
 Its text asks for at least 2 MB to read, so Anna Karenina it is; rows, width and optimizer
 are not in it: 32 rows, 256 units, Adam 2e-3.
 
-TODO measured
+Not run to its end. Three epochs (6,702 steps) on two CPU cores (Sapphire Rapids, float32)
+took 2.5 minutes: validation 1.437 nats. Its text publishes no loss to compare with.
 """
 
 from charjax import Config, DataConfig, ModelConfig, OptimizerConfig, TrainConfig

@@ -7,7 +7,10 @@ Trained on contiguous streams, 64 characters at a time, for about the time that 
 laptop setting takes on the same machine; its split too, the last 10 % for validation.
 The second command scores as nanoGPT does: windows of 64 characters from empty state.
 
-TODO measured
+Run to its end on two CPU cores (Sapphire Rapids, float32): 69 seconds from start to finish,
+compilation included; 1.784 nats with windows of 64 from empty state (nanoGPT's laptop
+setting: 1.886 in 83 s on the same machine), 1.708 with the state carried. Twice the epochs
+(--train.epochs 2, 135 s) give 1.663 and 1.573.
 """
 
 from charjax import Config, DataConfig, ModelConfig, OptimizerConfig, TrainConfig
