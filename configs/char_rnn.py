@@ -8,9 +8,9 @@ LSTM 2 x 128 on one-hot characters, 50 rows of 50 characters, RMSProp 2e-3 with 
 epoch after the tenth, 50 epochs, 95/5 split. The last 5 % are one contiguous piece here;
 char-rnn takes the last 5 % of each of its 50 rows, which is easier.
 
-Not run to its end. Ten epochs (4,240 steps) on two CPU cores (Sapphire Rapids, float32) took
-5 minutes beside other work: training loss about 1.35 nats, best validation 1.603 (on the
-contiguous tail). char-rnn publishes no loss for this text.
+Not run to its end. Ten epochs (4,240 steps) on two CPU cores (Sapphire Rapids, float32)
+took 5 minutes beside other work: training loss about 1.35 nats, best validation 1.603 (on
+the contiguous tail). char-rnn publishes no loss for this text.
 """
 
 from charjax import Config, DataConfig, ModelConfig, OptimizerConfig, TrainConfig
