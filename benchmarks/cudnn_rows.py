@@ -8,15 +8,14 @@ import optax
 from jax.experimental import rnn
 
 from benchmarks.charjax_rows import versions
+from benchmarks.flax_rows import repeated
 from benchmarks.work import Work
-from charjax.text.batching import batch_at
 
 
 def training(work: Work, precision: str) -> Any:
     """One update after another; dropout after the last layer only, since cuDNN's own
     does not take JAX's keys."""
     exact = jax.lax.Precision.HIGHEST if precision == "float32" else None
-    config, ids = work.config("float32"), work.ids()
     sizes = (work.vocab_size, work.hidden_size, work.num_layers)
     key = jax.random.key(0)
     head = jax.random.normal(key, (work.hidden_size, work.vocab_size)) * 0.04
@@ -26,7 +25,6 @@ def training(work: Work, precision: str) -> Any:
     shape = (work.num_layers, work.batch_size, work.hidden_size)
     lengths = jnp.full((work.batch_size,), work.sequence_length, jnp.int32)
     carry = (jnp.zeros(shape), jnp.zeros(shape))
-    held: dict[str, Any] = {"state": (params, chain.init(params), carry), "step": 0}
 
     @jax.jit
     def update(state: Any, batch: Any, key: Any) -> Any:
@@ -54,14 +52,4 @@ def training(work: Work, precision: str) -> Any:
         updates, moments = chain.update(grads, moments, params)
         return (optax.apply_updates(params, updates), moments, carry), value
 
-    def run(count: int) -> float:
-        value = None
-        for _ in range(count):
-            batch = batch_at(ids, config.data, 0, held["step"])
-            step_key = jax.random.fold_in(key, held["step"])
-            held["state"], value = update(held["state"], batch, step_key)
-            held["step"] += 1
-        assert value is not None
-        return value.item()
-
-    return run, versions()
+    return repeated(update, (params, chain.init(params), carry), work), versions()

@@ -34,14 +34,13 @@ class Network(nn.Module):
 def training(work: Work, precision: str) -> Any:
     """One update after another, as charjax's row."""
     del precision  # float32 only
-    config, ids, model = work.config("float32"), work.ids(), Network(work)
+    model = Network(work)
     zeros = lambda: jnp.zeros((work.batch_size, work.hidden_size))  # noqa: E731
     carry = [(zeros(), zeros()) for _ in range(work.num_layers)]
     key = jax.random.key(0)
-    first = batch_at(ids, config.data, 0, 0)
-    params: Any = model.init(key, first.inputs, carry, key)
+    ids = jnp.zeros((work.batch_size, 1), jnp.int32)
+    params: Any = model.init(key, ids, carry, key)
     chain = optax.chain(optax.clip_by_global_norm(5.0), optax.adam(1e-3))
-    held: dict[str, Any] = {"state": (params, chain.init(params), carry), "step": 0}
 
     @jax.jit
     def update(state: Any, batch: Any, key: Any) -> Any:
@@ -56,6 +55,14 @@ def training(work: Work, precision: str) -> Any:
         updates, moments = chain.update(grads, moments, params)
         return (optax.apply_updates(params, updates), moments, carry), value
 
+    return repeated(update, (params, chain.init(params), carry), work), versions()
+
+
+def repeated(update: Any, state: Any, work: Work) -> Any:
+    """A row's repetitions: `update(state, batch, key) -> (state, loss)` on the text."""
+    config, ids, key = work.config("float32"), work.ids(), jax.random.key(1)
+    held: dict[str, Any] = {"state": state, "step": 0}
+
     def run(count: int) -> float:
         value = None
         for _ in range(count):
@@ -66,4 +73,4 @@ def training(work: Work, precision: str) -> Any:
         assert value is not None
         return value.item()
 
-    return run, versions()
+    return run

@@ -136,6 +136,11 @@ def loop(
     report: Report,
     stop: Callable[[], bool],
 ) -> tuple[TrainState, Memory]:
+    """Trains from where `state` stands to step `total`, an early end, or a stop.
+
+    Returns the state and the memory it ends with; the last step is logged and, with a
+    run directory, on its way to disk.
+    """
     config, train = run.config, run.config.train
     ids, first = run.split("train"), int(state.step)
     rows = parallel.local_rows(run.mesh, config.data.batch_size)
