@@ -220,10 +220,10 @@ def _train(
 ) -> FitResult:
     config, workdir = run.config, run.workdir
     state, sharding, memory = _start(run, origin)
-    if workdir is not None and int(state.step) > 0:
+    first = int(state.step)
+    if workdir is not None and first > 0:
         # A resumed run's length may be new; written once it is known to go on.
         run_directory.write_config(workdir, config)
-    first = int(state.step)
     epoch_steps = batching.batches_per_epoch(len(run.split("train")), config.data)
     total = total_steps(config, epoch_steps)
     history: list[dict[str, Any]] = []
@@ -238,13 +238,13 @@ def _train(
         bar = stack.enter_context(progress(max(total, 1), first_step=first, quiet=quiet))
         for line in _introduction(run, state.params, first, total, epoch_steps):
             bar.message(line)
-        if first >= total or out_of_patience(config, memory):
-            ended = "early " if first < total else ""
-            bar.message(f"this run ended {ended}at step {first:,}; {_how_to_go_on(config)}")
-        elif first > 0:
-            bar.message(f"resuming at step {first:,}")
         report = Report(bar, file, history)
-        if first < total and not out_of_patience(config, memory):
+        if first >= total or out_of_patience(config, memory):
+            early = "early " if first < total else ""
+            bar.message(f"this run ended {early}at step {first:,}; {_how_to_go_on(config)}")
+        else:
+            if first > 0:
+                bar.message(f"resuming at step {first:,}")
             state, memory = loop(run, state, sharding, memory, total, report, stop)
         step = int(state.step)
         scored = any(line["split"] == "test" and line["step"] == step for line in history)
