@@ -3,10 +3,15 @@
     python -m benchmarks train                       the canonical work, every row
     python -m benchmarks train --work char-rnn gru   other works
     python -m benchmarks sample --streams 1 256
+    python -m benchmarks all --json all.json         every row of this machine in one call
+    python -m benchmarks growth --plot growth.png    time per character as sizes grow
 
 Rows take turns (A B C A B C ...), each in its own process; what is printed is the median
 of the turns, the lowest and highest, and the ratio to the fastest PyTorch row of the same
 or a lower precision. Without PyTorch its rows are left out, and that is said.
+
+PyTorch's rows are measured as they come and with the allocator set as charjax's commands
+set it ("memory kept"), which helps it too; ratios are to the former, the table has both.
 """
 
 import argparse
@@ -16,12 +21,21 @@ import platform
 import statistics
 import subprocess
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from benchmarks.work import CANONICAL, WORKS, Work
 from charjax.language_model import CHUNK
+
+# The growth of one size at a time starts from here.
+MIDDLE = replace(CANONICAL, hidden_size=256, batch_size=64)
+GROWTH: dict[str, tuple[int, ...]] = {
+    "sequence_length": (100, 200, 500, 1000),
+    "batch_size": (32, 64, 128, 256, 512),
+    "num_layers": (1, 2, 4, 8),
+    "hidden_size": (128, 256, 512, 1024),
+}
 
 
 class Row:
@@ -74,6 +88,11 @@ def training_rows(work: Work, gpu: bool, torch: bool) -> list[dict[str, Any]]:
             {"name": f"PyTorch {p}", "system": "torch", "precision": p, "variant": "stack"}
             for p in precisions
         ]
+        if not gpu:
+            rows += [
+                {**row, "name": f"{row['name']}, memory kept", "keep_memory": True}
+                for row in rows[-len(precisions) :]
+            ]
         if gpu:
             rows.append(
                 {
@@ -143,8 +162,9 @@ def measure(
 
 def report(title: str, rows: list[Row], characters: int, floor: dict[str, float]) -> Any:
     medians = {row.name: statistics.median(row.seconds) for row in rows}
-    torch = [value for name, value in medians.items() if name.startswith("PyTorch")]
-    exact = [v for n, v in medians.items() if n.startswith("PyTorch float32")]
+    plain = {n: v for n, v in medians.items() if not n.endswith("memory kept")}
+    torch = [value for name, value in plain.items() if name.startswith("PyTorch")]
+    exact = [v for n, v in plain.items() if n.startswith("PyTorch float32")]
     print(f"\n{title}")
     print(
         f"{'':36}{'ms':>9}{'low':>9}{'high':>9}{'char/s':>12}{'x PyTorch':>10}"
@@ -187,7 +207,7 @@ def report(title: str, rows: list[Row], characters: int, floor: dict[str, float]
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks")
-    parser.add_argument("task", choices=["train", "sample"])
+    parser.add_argument("task", choices=["train", "sample", "all", "growth"])
     parser.add_argument("--work", nargs="+", choices=sorted(WORKS), default=["canonical"])
     parser.add_argument("--streams", nargs="+", type=int, default=[1, 256])
     parser.add_argument("--turns", type=int, default=5)
@@ -195,6 +215,7 @@ def main() -> None:
     parser.add_argument(
         "--json", type=Path, default=None, help="also write the numbers here"
     )
+    parser.add_argument("--plot", type=Path, default=None, help="draw the growth here")
     parser.add_argument("--profile", type=Path, default=None, help="trace one charjax step")
     options = parser.parse_args()
 
@@ -209,19 +230,25 @@ def main() -> None:
     if not torch:
         print("PyTorch is not installed: its rows are left out.")
     print(", ".join(f"{name} {value:,.0f}" for name, value in floor.items()))
+    works, streams = options.work, options.streams
+    if options.task == "all":
+        works = [name for name in WORKS if gpu or not name.startswith("batch-")]
+        streams = [1, 1024] if gpu else [1, 256]
     results = []
-    if options.task == "train":
-        for name in options.work:
-            work = WORKS[name]
-            requests = training_rows(work, gpu, torch)
-            rows = measure(work, requests, options.turns, options.seconds)
-            results.append(report(f"{name}: {work}", rows, work.characters, floor))
-    else:
-        for streams in options.streams:
-            requests = sampling_rows(streams, gpu, torch)
-            rows = measure(CANONICAL, requests, options.turns, options.seconds)
-            title = f"sampling, 2 x 512, {streams} streams, {CHUNK} characters each"
-            results.append(report(title, rows, streams * CHUNK, floor))
+    for name in works if options.task in ("train", "all") else []:
+        work = WORKS[name]
+        requests = training_rows(work, gpu, torch)
+        rows = measure(work, requests, options.turns, options.seconds)
+        results.append(report(f"{name}: {work}", rows, work.characters, floor))
+    for count in streams if options.task in ("sample", "all") else []:
+        requests = sampling_rows(count, gpu, torch)
+        rows = measure(CANONICAL, requests, options.turns, options.seconds)
+        title = f"sampling, 2 x 512, {count} streams, {CHUNK} characters each"
+        results.append(report(title, rows, count * CHUNK, floor))
+    if options.task == "growth":
+        results = growth(options.turns, options.seconds)
+        if options.plot is not None:
+            plot_growth(results, options.plot)
     if options.profile is not None:
         _profile(options.profile)
     if options.json is not None:
@@ -231,6 +258,64 @@ def main() -> None:
             "results": results,
         }
         options.json.write_text(json.dumps(described, indent=1) + "\n")
+
+
+def growth(turns: int, seconds: float) -> list[dict[str, Any]]:
+    """Time per character and achieved GFLOP/s as one size grows and the others stay."""
+    results = []
+    print(f"{'':24}{'precision':>10}{'us/char':>9}{'GFLOP/s':>9}")
+    for size, values in GROWTH.items():
+        for value in values:
+            work = replace(MIDDLE, **{size: value})
+            requests = [row for row in training_rows(work, False, False)[:2]]
+            for row in measure(work, requests, turns, seconds):
+                median = statistics.median(row.seconds)
+                line = {
+                    "size": size,
+                    "value": value,
+                    "precision": row.request["precision"],
+                    "us_per_character": 1e6 * median / work.characters,
+                    "gflops": 1e-9 * work.flops / median,
+                }
+                results.append(line)
+                print(
+                    f"{size:16}{value:8}{line['precision']:>10}"
+                    f"{line['us_per_character']:9.2f}{line['gflops']:9.0f}",
+                    flush=True,
+                )
+    return results
+
+
+def plot_growth(results: list[dict[str, Any]], path: Path) -> None:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(2, len(GROWTH), figsize=(13, 6), sharey="row")
+    for column, size in enumerate(GROWTH):
+        for precision in ("float32", "bfloat16"):
+            lines = [
+                line
+                for line in results
+                if line["size"] == size and line["precision"] == precision
+            ]
+            values = [line["value"] for line in lines]
+            for row, what in enumerate(("us_per_character", "gflops")):
+                axes[row, column].plot(
+                    values, [line[what] for line in lines], "o-", label=precision
+                )
+        for row in range(2):
+            axes[row, column].set_xscale("log", base=2)
+            axes[row, column].set_ylim(bottom=0)
+            axes[row, column].grid(alpha=0.3)
+            axes[row, column].set_xticks(list(GROWTH[size]), [str(v) for v in GROWTH[size]])
+        axes[1, column].set_xlabel(size)
+    axes[0, 0].set_ylabel("microseconds per character")
+    axes[1, 0].set_ylabel("GFLOP/s")
+    axes[0, 0].legend()
+    figure.tight_layout()
+    figure.savefig(path, dpi=110)
 
 
 def _profile(directory: Path) -> None:

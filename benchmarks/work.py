@@ -78,6 +78,7 @@ WORKS: dict[str, Work] = {
         sequence_length=40,
         dropout=0.0,
     ),
+    "no-dropout": Work(dropout=0.0),
     "gru": Work(cell="gru"),
     "rnn": Work(cell="rnn"),
     "batch-1024": Work(batch_size=1024),

@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
+from charjax.allocator import keep_freed_memory
 from charjax.config import Config, InputError, flatten, from_dict
 from charjax.presets import default_name, load_config
 from charjax.storage import run_directory
@@ -51,6 +52,7 @@ def _command(function: Callable[..., int]) -> Callable[..., int]:
     """Turns what a command raises into a short message and an exit code."""
 
     def run(argv: list[str] | None = None, prog: str | None = None) -> int:
+        keep_freed_memory()
         try:
             return function(sys.argv[1:] if argv is None else argv, prog)
         except InputError as error:

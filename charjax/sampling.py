@@ -70,8 +70,7 @@ def prefill(
       The state after the text; its position is unchanged.
     """
     logits, carry = apply(config, params, ids, state.carry, length=length)
-    last = jnp.take_along_axis(logits, (length - 1)[:, None, None], axis=1)[:, 0]
-    return SamplingState(last, carry, state.position)
+    return SamplingState(logits, carry, state.position)
 
 
 def draw(

@@ -11,6 +11,7 @@ PACKAGE = Path(__file__).parents[1] / "charjax"
 
 # A file may import what stands above it.
 ORDER = [
+    "allocator",
     "fields",
     "config",
     "presets",

@@ -38,14 +38,20 @@ class Network(nn.Module):
     def __call__(
         self, ids: Array, carry: Any, key: Array | None = None, length: Array | None = None
     ) -> tuple[Array, Any]:
-        """Ids `[t, b]` to logits `[t, b, v]` float32 and the states after the last step."""
+        """Ids `[t, b]` to logits `[t, b, v]` float32 and the states after the last step;
+        with `length` to the logits `[b, v]` at each row's last step."""
         config, cell = self.config, CELLS[self.config.cell]
-        inputs, width = ids, self.vocab_size
+        inputs, table = ids, None
         if config.embedding_size is not None:
-            width = config.embedding_size
-            table = _Embedding(self.vocab_size, width, name="embedding")()
-            inputs = recurrence.lookup(self.dtype, ids, table)
+            table = _Embedding(self.vocab_size, config.embedding_size, name="embedding")()
+        width = config.embedding_size or self.vocab_size
         first = _Layers(cell, width, config, name="first")()
+        if table is not None and self.vocab_size <= ids.size:
+            # Fewer symbols than positions: project each symbol once instead.
+            kernel = recurrence.project(jnp.float32, table, first["kernel_x"])
+            first = {**first, "kernel_x": kernel}
+        elif table is not None:
+            inputs = recurrence.lookup(self.dtype, ids, table)
         rest = None
         if config.num_layers > 1:
             others = config.num_layers - 1
@@ -61,6 +67,9 @@ class Network(nn.Module):
             key=key,
             length=length,
         )
+        if length is not None:
+            last = (length - 1)[None, :, None]
+            hidden = jnp.take_along_axis(hidden, last, axis=0, mode="clip")[0]
         head = _Head(config.hidden_size, self.vocab_size, name="head")()
         logits = recurrence.project(self.dtype, hidden, head["kernel"])
         return logits + head["bias"], carry
@@ -204,12 +213,12 @@ def apply(
         (`initial_carry(config, b)` to begin with).
       reset: `[b]` bool, rows whose state becomes zero first.
       key: PRNG key of the dropout; None drops nothing.
-      length: `[b]` int32, rows whose state stays what it was after so many steps; the
-        logits after that mean nothing.
+      length: `[b]` int32, at least 1: rows whose state stays what it was after so many
+        steps, for texts of different lengths. Forward only.
 
     Returns:
-      Logits `[b, t, v]` float32 (natural log, not normalised) and the carry after the
-      last step.
+      Logits `[b, t, v]` float32 (natural log, not normalised), or with `length` those of
+      each row's last step `[b, v]`, and the carry after the last step.
 
     >>> import jax
     >>> from charjax import Config, ModelConfig, apply, init, initial_carry
@@ -227,4 +236,4 @@ def apply(
     logits, carry = module.apply(
         {"params": params}, ids.T.astype(jnp.int32), carry, key, length
     )
-    return logits.transpose(1, 0, 2), carry
+    return logits if length is not None else logits.transpose(1, 0, 2), carry

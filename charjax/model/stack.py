@@ -46,30 +46,22 @@ def run(
       Output of the last layer `[t, b, h]`, and the states after the last step.
     """
 
-    def layer(params: dict[str, Array], x: Array, state: Any, index: Any) -> Any:
-        kernel, bias = params["kernel_h"], params.get("bias_h")
-        x = x + params["bias"]
+    def layer(params: dict[str, Array], inputs: Array, state: Any, index: Any) -> Any:
         if length is None:
-            hidden, state = recurrence.run(cell, dtype, kernel, bias, x, state)
+            hidden, state = recurrence.run(cell, dtype, params, inputs, state)
         else:
-            hidden, state = recurrence.run_plain(
-                cell, dtype, kernel, bias, x, state, length
-            )
+            hidden, state = recurrence.run_plain(cell, dtype, params, inputs, state, length)
         if key is not None and dropout > 0:
             hidden = drop(hidden, dropout, jax.random.fold_in(key, index))
         return hidden, state
 
-    one_hot = jnp.issubdtype(inputs.dtype, jnp.integer)
-    project = recurrence.lookup if one_hot else recurrence.project
-    x = project(dtype, inputs, first["kernel_x"])
-    hidden, state = layer(first, x, jax.tree.map(lambda leaf: leaf[0], carry), 0)
+    hidden, state = layer(first, inputs, jax.tree.map(lambda leaf: leaf[0], carry), 0)
     if rest is None:
         return hidden, jax.tree.map(lambda leaf: leaf[None], state)
 
     def step(hidden: Array, xs: Any) -> tuple[Array, Any]:
         params, state, index = xs
-        x = recurrence.project(dtype, hidden, params["kernel_x"])
-        return layer(params, x, state, index)
+        return layer(params, hidden, state, index)
 
     others = jax.tree.map(lambda leaf: leaf[1:], carry)
     indices = jnp.arange(1, 1 + rest["bias"].shape[0])

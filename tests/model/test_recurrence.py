@@ -11,10 +11,14 @@ from jax.test_util import check_grads
 from charjax.model import recurrence
 from charjax.model.cells import CELLS
 
-HIDDEN = 4
+HIDDEN, WIDTH = 4, 5
 LARGE, SMALL = (9, 3), (1, 1)
-CASES = [(name, bias, LARGE) for name in CELLS for bias in (False, True)]
-CASES += [(name, name == "gru", SMALL) for name in CELLS]
+CASES = [
+    (name, one_hot, shape)
+    for name in CELLS
+    for one_hot in (False, True)
+    for shape in (LARGE, SMALL)
+]
 
 
 def x64() -> contextlib.AbstractContextManager:
@@ -23,7 +27,8 @@ def x64() -> contextlib.AbstractContextManager:
     return jax.experimental.enable_x64()
 
 
-def arguments(name, steps, rows, *, bias=True, dtype=np.float32, seed=0):
+def arguments(name, steps, rows, *, one_hot=False, dtype=np.float32, seed=0):
+    """(layer, inputs, state) of random numbers."""
     random = np.random.default_rng(seed)
     cell = CELLS[name]
     gates = len(cell.gates)
@@ -31,23 +36,34 @@ def arguments(name, steps, rows, *, bias=True, dtype=np.float32, seed=0):
     def draw(*shape):
         return jnp.asarray(random.normal(size=shape) * 0.7, dtype)
 
-    kernel, biases = draw(HIDDEN, gates, HIDDEN), draw(gates, HIDDEN) if bias else None
-    x = draw(steps, rows, gates, HIDDEN)
-    return kernel, biases, x, cell.state(*(draw(rows, HIDDEN) for _ in cell.state._fields))
+    layer = {
+        "kernel_x": draw(WIDTH, gates, HIDDEN),
+        "kernel_h": draw(HIDDEN, gates, HIDDEN),
+        "bias": draw(gates, HIDDEN),
+    }
+    if not cell.additive:
+        layer["bias_h"] = draw(gates, HIDDEN)
+    inputs = draw(steps, rows, WIDTH)
+    if one_hot:
+        inputs = jnp.asarray(random.integers(WIDTH, size=(steps, rows)), jnp.int32)
+    return layer, inputs, cell.state(*(draw(rows, HIDDEN) for _ in cell.state._fields))
 
 
 def value_and_gradients(run, name, dtype, args, weights=jnp.float32):
     """All outputs, and gradients of a random linear function of all of them."""
-    cell = CELLS[name]
+    cell, (layer, inputs, state) = CELLS[name], args
+    one_hot = jnp.issubdtype(inputs.dtype, jnp.integer)
+    smooth = (layer, state) if one_hot else (layer, state, inputs)
 
-    def scalar(args):
-        outputs = run(cell, dtype, *args)
+    def scalar(smooth):
+        layer, state, *features = smooth
+        outputs = run(cell, dtype, layer, *(features or [inputs]), state)
         random = np.random.default_rng(9)
         leaves = jax.tree.leaves(outputs)
         total = sum((leaf * random.normal(size=leaf.shape)).sum() for leaf in leaves)
         return total.astype(weights), outputs
 
-    gradients, outputs = jax.jit(jax.grad(scalar, has_aux=True))(args)
+    gradients, outputs = jax.jit(jax.grad(scalar, has_aux=True))(smooth)
     return outputs, gradients
 
 
@@ -58,33 +74,54 @@ def assert_close(actual, expected, tolerance):
         np.testing.assert_allclose(a, b, rtol=tolerance, atol=tolerance)
 
 
-@pytest.mark.parametrize(("name", "bias", "shape"), CASES)
-def test_values_and_gradients_equal_the_plain_scan(name, bias, shape):
-    args = arguments(name, *shape, bias=bias)
+@pytest.mark.parametrize(("name", "one_hot", "shape"), CASES)
+def test_values_and_gradients_equal_the_plain_scan(name, one_hot, shape):
+    args = arguments(name, *shape, one_hot=one_hot)
     hand = value_and_gradients(recurrence.run, name, "float32", args)
     plain = value_and_gradients(recurrence.run_plain, name, "float32", args)
     assert_close(hand, plain, 1e-5)
 
 
-@pytest.mark.parametrize(("name", "bias"), [("lstm", False), ("gru", True), ("rnn", False)])
-def test_gradients_equal_finite_differences_in_float64(name, bias):
+@pytest.mark.parametrize("one_hot", [False, True])
+@pytest.mark.parametrize("name", CELLS)
+def test_gradients_equal_finite_differences_in_float64(name, one_hot):
     with x64():
-        args = arguments(name, 3, 2, bias=bias, dtype=np.float64)
+        args = arguments(name, 3, 2, one_hot=one_hot, dtype=np.float64)
         hand = value_and_gradients(recurrence.run, name, "float64", args, jnp.float64)
         plain = value_and_gradients(
             recurrence.run_plain, name, "float64", args, jnp.float64
         )
         assert_close(hand, plain, 1e-13)
+        layer, inputs, state = args
 
-        def function(*args):
-            return jax.tree.leaves(recurrence.run(CELLS[name], "float64", *args))
+        def function(layer, state):
+            return jax.tree.leaves(
+                recurrence.run(CELLS[name], "float64", layer, inputs, state)
+            )
 
-        check_grads(jax.jit(function), args, 1, ["rev"], atol=1e-7, rtol=1e-7, eps=1e-5)
+        check_grads(
+            jax.jit(function), (layer, state), 1, ["rev"], atol=1e-7, rtol=1e-7, eps=1e-5
+        )
 
 
+@pytest.mark.parametrize("one_hot", [False, True])
 @pytest.mark.parametrize("name", CELLS)
-def test_bfloat16_is_close_and_keeps_states_and_gradients_in_float32(name):
-    args = arguments(name, 8, 3)
+def test_saturated_gates_have_finite_gradients_equal_to_the_plain_scans(name, one_hot):
+    layer, inputs, state = arguments(name, 6, 2, one_hot=one_hot)
+    args = ({**layer, "bias": layer["bias"] * 200}, inputs, state)
+    for dtype in ("float32", "bfloat16"):
+        hand = value_and_gradients(recurrence.run, name, dtype, args)
+        assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(hand))
+    hand = value_and_gradients(recurrence.run, name, "float32", args)
+    assert_close(
+        hand, value_and_gradients(recurrence.run_plain, name, "float32", args), 1e-5
+    )
+
+
+@pytest.mark.parametrize("one_hot", [False, True])
+@pytest.mark.parametrize("name", CELLS)
+def test_bfloat16_is_close_and_keeps_states_and_gradients_in_float32(name, one_hot):
+    args = arguments(name, 8, 3, one_hot=one_hot)
     exact = value_and_gradients(recurrence.run, name, "float32", args)
     rounded = value_and_gradients(recurrence.run, name, "bfloat16", args)
     for a, b in zip(jax.tree.leaves(rounded), jax.tree.leaves(exact), strict=True):
@@ -94,15 +131,15 @@ def test_bfloat16_is_close_and_keeps_states_and_gradients_in_float32(name):
 
 @pytest.mark.parametrize("name", CELLS)
 def test_length_holds_each_rows_state(name):
-    kernel, bias, x, state = arguments(name, 5, 4)
+    layer, inputs, state = arguments(name, 5, 4)
     cell = CELLS[name]
     lengths = jnp.array([5, 1, 3, 0])
-    hidden, last = recurrence.run_plain(cell, "float32", kernel, bias, x, state, lengths)
+    hidden, last = recurrence.run_plain(cell, "float32", layer, inputs, state, lengths)
     for row, length in enumerate(lengths.tolist()):
         part = jax.tree.map(lambda leaf, row=row: leaf[row : row + 1], state)
-        alone = x[:length, row : row + 1]
+        alone = inputs[:length, row : row + 1]
         expected_hidden, expected = recurrence.run_plain(
-            cell, "float32", kernel, bias, alone, part
+            cell, "float32", layer, alone, part
         )
         actual = jax.tree.map(lambda leaf, row=row: leaf[row : row + 1], last)
         assert_close(actual, expected, 1e-6)
@@ -110,13 +147,13 @@ def test_length_holds_each_rows_state(name):
 
 
 def test_forward_mode_is_refused_rather_than_wrong():
-    kernel, bias, x, state = arguments("lstm", 2, 1)
+    layer, inputs, state = arguments("lstm", 2, 1)
 
-    def function(kernel):
-        return recurrence.run(CELLS["lstm"], "float32", kernel, bias, x, state)
+    def function(layer):
+        return recurrence.run(CELLS["lstm"], "float32", layer, inputs, state)
 
     with pytest.raises(TypeError, match="custom_vjp"):
-        jax.jvp(function, (kernel,), (kernel,))
+        jax.jvp(function, (layer,), (layer,))
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
