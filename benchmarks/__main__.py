@@ -10,17 +10,20 @@ Rows take turns (A B C A B C ...), each in its own process; what is printed is t
 of the turns, the lowest and highest, and the ratio to the fastest PyTorch row of the same
 or a lower precision. Without PyTorch its rows are left out, and that is said.
 
-PyTorch's rows are measured as they come and with the allocator set as charjax's commands
-set it ("memory kept"), which helps it too; ratios are to the former, the table has both.
+PyTorch's rows are measured as they come, to which `x PyTorch` is the ratio, and with the
+allocator set as charjax's commands set it ("memory kept"), which helps it too: `x best` is
+to the fastest of all. On a GPU the rows run one after another, since each fills it.
 """
 
 import argparse
 import importlib.util
 import json
+import os
 import platform
 import statistics
 import subprocess
 import sys
+from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -54,6 +57,8 @@ class Row:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
+            # JAX would take three quarters of a GPU's memory at once.
+            env={"XLA_PYTHON_CLIENT_PREALLOCATE": "false", **os.environ},
         )
 
     def hear(self) -> dict[str, Any]:
@@ -78,12 +83,13 @@ class Row:
 
 
 def training_rows(work: Work, gpu: bool, torch: bool) -> list[dict[str, Any]]:
+    exact = ["float32", "tf32"] if gpu else ["float32"]
     rows = [
         {"name": f"charjax {p}", "system": "charjax", "precision": p}
-        for p in ("float32", "bfloat16")
+        for p in (*exact, "bfloat16")
     ]
     if torch:
-        precisions = ["float32", "bfloat16"] + (["float16"] if gpu else [])
+        precisions = [*exact, "bfloat16", *(["float16"] if gpu else [])]
         rows += [
             {"name": f"PyTorch {p}", "system": "torch", "precision": p, "variant": "stack"}
             for p in precisions
@@ -123,51 +129,72 @@ def sampling_rows(streams: int, gpu: bool, torch: bool) -> list[dict[str, Any]]:
         variants = ["default"] if gpu else ["default", "no-mkldnn"]
         rows += [
             {
-                "name": f"PyTorch float32, {variant}",
+                "name": f"PyTorch {precision}, {variant}",
                 "system": "torch",
-                "precision": "float32",
+                "precision": precision,
                 "variant": variant,
             }
             for variant in variants
+            for precision in ("float32", "bfloat16")
         ]
     return [{"task": "sample", "streams": streams, **row} for row in rows]
 
 
 def measure(
-    work: Work, requests: list[dict[str, Any]], turns: int, seconds: float
+    work: Work, requests: list[dict[str, Any]], turns: int, seconds: float, apart: bool
 ) -> list[Row]:
-    """Starts every row, then lets them take turns of about `seconds` each."""
-    rows = []
-    for request in requests:
-        row = Row(work, request)
-        try:
-            row.ready = row.hear()
-        except RuntimeError as error:
-            print(error, file=sys.stderr)
-            continue
-        row.turn(1)
-        rows.append(row)
-    slowest = max(row.seconds[0] for row in rows)
-    # The same number of repetitions for all, so that losses compare.
-    count = max(1, round(seconds / slowest))
-    for row in rows:
-        row.seconds.clear()
-    for _ in range(turns):
-        for row in rows:
-            row.turn(count)
-    for row in rows:
-        row.close()
+    """Starts every row, then lets them take turns of about `seconds` each.
+
+    With `apart` a row starts when the one before it has ended. A row that fails is left
+    out, and said.
+    """
+    rows: list[Row] = []
+    groups = [[request] for request in requests] if apart else [requests]
+    for group in groups:
+        started = [row for request in group if (row := _started(work, request))]
+        slowest = max((row.seconds[0] for row in started), default=1.0)
+        # The same number of repetitions for all, so that losses compare.
+        count = max(1, round(seconds / slowest))
+        for row in started:
+            row.seconds.clear()
+        for _ in range(turns):
+            for row in list(started):
+                if not _attempt(row, lambda row=row, count=count: row.turn(count)):
+                    started.remove(row)
+        for row in started:
+            row.close()
+        rows += started
     return rows
+
+
+def _started(work: Work, request: dict[str, Any]) -> Row | None:
+    row = Row(work, request)
+
+    def start() -> None:
+        row.ready = row.hear()
+        row.turn(1)
+
+    return row if _attempt(row, start) else None
+
+
+def _attempt(row: Row, action: Callable[[], None]) -> bool:
+    try:
+        action()
+    except (RuntimeError, OSError) as error:
+        print(f"left out: {error}", file=sys.stderr, flush=True)
+        row.process.kill()
+        row.process.wait()
+        return False
+    return True
 
 
 def report(title: str, rows: list[Row], characters: int, floor: dict[str, float]) -> Any:
     medians = {row.name: statistics.median(row.seconds) for row in rows}
-    plain = {n: v for n, v in medians.items() if not n.endswith("memory kept")}
-    torch = [value for name, value in plain.items() if name.startswith("PyTorch")]
-    exact = [v for n, v in plain.items() if n.startswith("PyTorch float32")]
+    torch = {n: v for n, v in medians.items() if n.startswith("PyTorch")}
+    exact = {n: v for n, v in torch.items() if n.startswith("PyTorch float32")}
     print(f"\n{title}")
     print(
-        f"{'':36}{'ms':>9}{'low':>9}{'high':>9}{'char/s':>12}{'x PyTorch':>10}"
+        f"{'':36}{'ms':>9}{'low':>9}{'high':>9}{'char/s':>12}{'x PyTorch':>10}{'x best':>7}"
         f"{'GFLOP/s':>9}{'of floor':>9}{'first s':>8}{'loss':>8}"
     )
     lines = []
@@ -175,7 +202,9 @@ def report(title: str, rows: list[Row], characters: int, floor: dict[str, float]
         median = medians[row.name]
         precision = row.request["precision"]
         peers = exact if precision == "float32" else torch
-        ratio = min(peers) / median if peers else None
+        plain = [v for n, v in peers.items() if not n.endswith("memory kept")]
+        ratio = min(plain) / median if plain else None
+        best_ratio = min(peers.values()) / median if peers else None
         line = {
             "row": row.name,
             "precision": precision,
@@ -184,6 +213,7 @@ def report(title: str, rows: list[Row], characters: int, floor: dict[str, float]
             "high_ms": 1e3 * max(row.seconds),
             "characters_per_second": characters / median,
             "times_pytorch": ratio,
+            "times_best_pytorch": best_ratio,
             "first_s": row.ready["first_s"],
             "loss": row.loss,
             "versions": row.ready["versions"],
@@ -191,14 +221,15 @@ def report(title: str, rows: list[Row], characters: int, floor: dict[str, float]
         rate = share = ""
         if row.request["task"] == "train":
             line["gflops"] = 1e-9 * row.work.flops / median
-            best = floor["float32_gflops" if precision == "float32" else "bfloat16_gflops"]
+            best = floor.get(f"{precision}_gflops", floor["bfloat16_gflops"])
             line["share_of_floor"] = line["gflops"] / best
             rate, share = f"{line['gflops']:.0f}", f"{line['share_of_floor']:.2f}"
         lines.append(line)
         print(
             f"{row.name:36}{line['ms']:9.1f}{line['low_ms']:9.1f}{line['high_ms']:9.1f}"
             f"{line['characters_per_second']:12,.0f}"
-            f"{'' if ratio is None else f'{ratio:.2f}':>10}{rate:>9}{share:>9}"
+            f"{'' if ratio is None else f'{ratio:.2f}':>10}"
+            f"{'' if best_ratio is None else f'{best_ratio:.2f}':>7}{rate:>9}{share:>9}"
             f"{line['first_s']:8.1f}{'' if row.loss is None else f'{row.loss:.3f}':>8}",
             flush=True,
         )
@@ -234,30 +265,34 @@ def main() -> None:
     if options.task == "all":
         works = [name for name in WORKS if gpu or not name.startswith("batch-")]
         streams = [1, 1024] if gpu else [1, 256]
-    results = []
+    results: list[Any] = []
+
+    def write() -> None:
+        # After every table, so that what a time limit cuts off is only the rest.
+        if options.json is not None:
+            version = platform.python_version()
+            described = {"python": version, "floor": floor, "results": results}
+            options.json.write_text(json.dumps(described, indent=1) + "\n")
+
     for name in works if options.task in ("train", "all") else []:
         work = WORKS[name]
         requests = training_rows(work, gpu, torch)
-        rows = measure(work, requests, options.turns, options.seconds)
+        rows = measure(work, requests, options.turns, options.seconds, gpu)
         results.append(report(f"{name}: {work}", rows, work.characters, floor))
+        write()
     for count in streams if options.task in ("sample", "all") else []:
         requests = sampling_rows(count, gpu, torch)
-        rows = measure(CANONICAL, requests, options.turns, options.seconds)
+        rows = measure(CANONICAL, requests, options.turns, options.seconds, gpu)
         title = f"sampling, 2 x 512, {count} streams, {CHUNK} characters each"
         results.append(report(title, rows, count * CHUNK, floor))
+        write()
     if options.task == "growth":
         results = growth(options.turns, options.seconds)
+        write()
         if options.plot is not None:
             plot_growth(results, options.plot)
     if options.profile is not None:
         _profile(options.profile)
-    if options.json is not None:
-        described = {
-            "python": platform.python_version(),
-            "floor": floor,
-            "results": results,
-        }
-        options.json.write_text(json.dumps(described, indent=1) + "\n")
 
 
 def growth(turns: int, seconds: float) -> list[dict[str, Any]]:
@@ -267,8 +302,8 @@ def growth(turns: int, seconds: float) -> list[dict[str, Any]]:
     for size, values in GROWTH.items():
         for value in values:
             work = replace(MIDDLE, **{size: value})
-            requests = [row for row in training_rows(work, False, False)[:2]]
-            for row in measure(work, requests, turns, seconds):
+            requests = training_rows(work, False, False)[:2]
+            for row in measure(work, requests, turns, seconds, False):
                 median = statistics.median(row.seconds)
                 line = {
                     "size": size,

@@ -1,4 +1,4 @@
-"""charjax's rows: the step and the sampler exactly as `fit` and `generate` run them."""
+"""charjax's rows: the step and the sampler as the commands run them."""
 
 import functools
 from importlib.metadata import version
@@ -27,9 +27,22 @@ def versions() -> dict[str, str]:
     }
 
 
+def _on_device(precision: str) -> str:
+    """charjax's precision for a row's: its float32 is JAX's, which a GPU may do in tf32."""
+    exact = {"float32": "highest", "tf32": "tensorfloat32"}
+    if jax.default_backend() == "gpu" and precision in exact:
+        jax.config.update("jax_default_matmul_precision", exact[precision])
+    return "float32" if precision == "tf32" else precision
+
+
 def training(work: Work, precision: str) -> Any:
     """One update after another, batches from the text, each loss read a step late."""
-    config, ids, mesh = work.config(precision), work.ids(), parallel.make_mesh()
+    precision = _on_device(precision)
+    config, ids, mesh = (
+        work.config(precision),
+        work.ids(),
+        parallel.make_mesh(jax.devices()[:1]),
+    )
     make = functools.partial(initial_state, config, work.vocab_size)
     key = jax.random.key(0)
     sharding = parallel.state_sharding(mesh, jax.eval_shape(make, key))
@@ -58,7 +71,7 @@ def training(work: Work, precision: str) -> Any:
 
 def sampling(work: Work, precision: str, streams: int) -> Any:
     """Chunk after chunk of new characters in so many streams."""
-    config = work.config(precision)
+    config = work.config(_on_device(precision))
     params = jax.jit(functools.partial(init, config, work.vocab_size))(jax.random.key(0))
     chunk = jax.jit(draw, static_argnums=(0, 3))
     held: dict[str, Any] = {"state": start(config, jnp.zeros((work.vocab_size,)), streams)}

@@ -1,5 +1,6 @@
 """cuDNN's LSTM as jax.experimental.rnn gives it: float32, on a GPU only."""
 
+import functools
 from typing import Any
 
 import jax
@@ -26,7 +27,7 @@ def training(work: Work, precision: str) -> Any:
     lengths = jnp.full((work.batch_size,), work.sequence_length, jnp.int32)
     carry = (jnp.zeros(shape), jnp.zeros(shape))
 
-    @jax.jit
+    @functools.partial(jax.jit, donate_argnums=0)
     def update(state: Any, batch: Any, key: Any) -> Any:
         params, moments, (h, c) = state
 

@@ -22,8 +22,8 @@ Run = Callable[[int], float | None]
 def main() -> None:
     request = json.loads(sys.argv[1])
     work = Work(**request["work"])
-    # As charjax's own commands do; PyTorch has rows with and without.
-    if request["system"] == "charjax" or request.get("keep_memory"):
+    # As charjax's own commands do; JAX's rows with, PyTorch's with and without.
+    if request["system"] != "torch" or request.get("keep_memory"):
         keep_freed_memory()
     started = time.perf_counter()
     run, versions = _prepare(request, work)

@@ -9,6 +9,7 @@ import re
 import shlex
 import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,12 +50,13 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _command(function: Callable[..., int]) -> Callable[..., int]:
-    """Turns what a command raises into a short message and an exit code."""
+    """Turns what a command raises, and signals, into a short message and an exit code."""
 
     def run(argv: list[str] | None = None, prog: str | None = None) -> int:
         keep_freed_memory()
         try:
-            return function(sys.argv[1:] if argv is None else argv, prog)
+            with _signals() as signals:
+                return function(sys.argv[1:] if argv is None else argv, prog, signals)
         except InputError as error:
             print(f"error: {error}", file=sys.stderr)
             return 2
@@ -63,15 +65,69 @@ def _command(function: Callable[..., int]) -> Callable[..., int]:
             # when it flushes.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             return 0
-        except OSError as error:
-            print(f"error: {error}", file=sys.stderr)
+        except (OSError, MemoryError) as error:
+            print(f"error: {error or 'out of memory'}", file=sys.stderr)
             return 1
-        except KeyboardInterrupt:
-            print("interrupted", file=sys.stderr)
-            return 130
 
     run.__doc__ = function.__doc__
     return run
+
+
+@dataclass(frozen=True)
+class _Signals:
+    """SIGINT and SIGTERM of a command.
+
+    A signal ends the process at once, unless `stop` has been asked: then the first one
+    makes it say True, and the second ends the process.
+    """
+
+    received: list[int]
+    asked: list[bool]
+
+    def stop(self) -> bool:
+        if not self.asked:
+            self.asked.append(True)
+        return bool(self.received)
+
+
+@contextlib.contextmanager
+def _signals() -> Iterator[_Signals]:
+    """Collects signals in a thread, since Python's own handlers wait until the main thread
+    is back from what it is doing, which may be a compilation."""
+    signals = _Signals([], [])
+    if threading.current_thread() is not threading.main_thread():
+        yield signals
+        return
+
+    def watch() -> None:
+        while number := os.read(reading, 1)[0]:
+            if number not in handled:
+                continue
+            if signals.received or not signals.asked:
+                os.write(2, b"\ninterrupted\n")
+                os._exit(128 + number)
+            signals.received.append(number)
+            os.write(
+                2, b"\nstopping after this step, with a checkpoint; again to stop now\n"
+            )
+
+    handled = (signal.SIGINT, signal.SIGTERM)
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    before = [signal.signal(number, lambda *_: None) for number in handled]
+    descriptor = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
+    watching = threading.Thread(target=watch, daemon=True)
+    watching.start()
+    try:
+        yield signals
+    finally:
+        signal.set_wakeup_fd(descriptor)
+        for number, handler in zip(handled, before, strict=True):
+            signal.signal(number, handler)
+        os.write(writing, b"\0")
+        watching.join()
+        os.close(reading)
+        os.close(writing)
 
 
 @dataclass(frozen=True)
@@ -96,9 +152,13 @@ class _Train:
     fresh: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Start over, even if the workdir holds a run."""
 
+    strict: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Refuse to resume where a checkpoint is damaged, instead of going on from the newest
+    that is not."""
+
 
 @_command
-def train(argv: list[str], prog: str | None) -> int:
+def train(argv: list[str], prog: str | None, signals: _Signals) -> int:
     """`train.py`: train a model, or go on with a run."""
     name = _given(argv, "--config")
     preset = Config() if name is None else load_config(name)
@@ -116,14 +176,19 @@ def train(argv: list[str], prog: str | None) -> int:
     from charjax.fit import fit
     from charjax.loop import Diverged
 
-    with _stop_on_signals() as (received, stop):
-        try:
-            fit(options.run, workdir, fresh=options.fresh, stop=stop)
-        except Diverged as error:
-            print(f"error: {error}", file=sys.stderr)
-            return 3
-    if received:
-        return 128 + received[0]
+    try:
+        fit(
+            options.run,
+            workdir,
+            fresh=options.fresh,
+            strict=options.strict,
+            stop=signals.stop,
+        )
+    except Diverged as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 3
+    if signals.received:
+        return 128 + signals.received[0]
     command = "python sample.py" if prog is None else "charjax sample"
     place = shlex.quote(str(workdir))
     print(f"{workdir}: sample with {command} --workdir {place}", file=sys.stderr)
@@ -154,39 +219,6 @@ def _note_differences(workdir: Path, name: str, preset: Config, own: Config) -> 
             f"{', '.join(differs)}; --fresh starts over with {name}.",
             file=sys.stderr,
         )
-
-
-@contextlib.contextmanager
-def _stop_on_signals() -> Iterator[tuple[list[int], Callable[[], bool]]]:
-    """Collects SIGINT and SIGTERM for a function that says whether to stop.
-
-    Before that function is first asked there is nothing to save, and a signal ends the
-    command where it is; a second signal ends the process at once.
-    """
-    received: list[int] = []
-    asked: list[bool] = []
-
-    def stop() -> bool:
-        if not asked:
-            asked.append(True)
-        return bool(received)
-
-    def handle(number: int, frame: Any) -> None:
-        del frame
-        if received:
-            os._exit(128 + number)
-        if not asked:
-            raise KeyboardInterrupt if number == signal.SIGINT else SystemExit(128 + number)
-        received.append(number)
-        os.write(2, b"\nstopping after this step, with a checkpoint; again to stop now\n")
-
-    numbers = (signal.SIGINT, signal.SIGTERM)
-    before = [signal.signal(number, handle) for number in numbers]
-    try:
-        yield received, stop
-    finally:
-        for number, handler in zip(numbers, before, strict=True):
-            signal.signal(number, handler)
 
 
 @dataclass(frozen=True)
@@ -225,7 +257,7 @@ class _Sample:
 
 
 @_command
-def sample(argv: list[str], prog: str | None) -> int:
+def sample(argv: list[str], prog: str | None, _: _Signals) -> int:
     """`sample.py`: write text with a trained model."""
     options = tyro.cli(_Sample, args=argv, prog=prog)
     prime = _prime(options)
@@ -318,7 +350,7 @@ class _Evaluate:
 
 
 @_command
-def evaluate(argv: list[str], prog: str | None) -> int:
+def evaluate(argv: list[str], prog: str | None, _: _Signals) -> int:
     """`charjax evaluate`: score a split or a text."""
     options = tyro.cli(_Evaluate, args=argv, prog=prog)
     if options.split is not None and options.text is not None:
@@ -407,7 +439,7 @@ class _Inspect:
 
 
 @_command
-def inspect(argv: list[str], prog: str | None) -> int:
+def inspect(argv: list[str], prog: str | None, _: _Signals) -> int:
     """`charjax inspect`: what a run directory holds, with a digest to compare runs by."""
     options = tyro.cli(_Inspect, args=argv, prog=prog)
     workdir = options.workdir or run_directory.newest_run(RUNS)

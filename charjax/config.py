@@ -173,6 +173,10 @@ class OptimizerConfig:
     clip_value: float | None = None
     """Clip each gradient element to plus or minus this; None does not."""
 
+    skip_norm: float | None = None
+    """Skip an update whose gradient has a larger global norm than this; None skips only
+    what is not a finite number."""
+
     weight_decay: float = 0.0
     """Decoupled weight decay, on matrices only, for every optimizer."""
 
@@ -188,7 +192,7 @@ class OptimizerConfig:
                 self.learning_rate,
                 "give a positive number such as 0.002",
             )
-        for name in ("clip_norm", "clip_value"):
+        for name in ("clip_norm", "clip_value", "skip_norm"):
             value = getattr(self, name)
             if value is not None and not (math.isfinite(value) and value > 0):
                 refuse(

@@ -71,6 +71,7 @@ def fit(
     *,
     text: str | bytes | None = None,
     fresh: bool = False,
+    strict: bool = False,
     quiet: bool = False,
     stop: Callable[[], bool] = lambda: False,
 ) -> FitResult:
@@ -83,12 +84,16 @@ def fit(
         cadences and early stopping may differ from its own config.
       text: the text itself, instead of `config.data.source`.
       fresh: start over, even if `workdir` holds a run.
+      strict: refuse to resume where a checkpoint is damaged, instead of going on from the
+        newest that is not.
       quiet: show no progress.
       stop: asked after every update; True ends the run there, with a checkpoint.
 
     Raises:
       InputError: a config, text or directory that cannot work; nothing was written.
-      Diverged: the loss stopped being a number.
+      Diverged: update after update was skipped, loss or gradient being no number.
+      MemoryError: the device has not enough memory for a step.
+      OSError: several saves in a row failed, or the last one.
 
     >>> import charjax
     >>> config = charjax.Config(
@@ -115,7 +120,7 @@ def fit(
     config = _checked(config, surveyed)
     origin = None
     if resuming and workdir is not None and run_directory.has_checkpoint(workdir):
-        _check_text(workdir, config, surveyed)
+        _check_text(workdir, config, surveyed, strict)
     elif config.train.init_from is not None:
         origin = _origin(config, surveyed.vocabulary)
     if workdir is not None and not resuming:
@@ -148,10 +153,10 @@ def _checked(config: Config, surveyed: Survey) -> Config:
     return resolve(config, batching.batches_per_epoch(train, config.data))
 
 
-def _check_text(workdir: Path, config: Config, surveyed: Survey) -> None:
+def _check_text(workdir: Path, config: Config, surveyed: Survey, strict: bool) -> None:
     """Refuses a text other than the one a run was begun with."""
     with Checkpoints(workdir / run_directory.CHECKPOINTS, read_only=True) as checkpoints:
-        then = checkpoints.record(checkpoints.resolve("latest"))["corpus"]
+        then = checkpoints.record(checkpoints.resolve("latest", strict=strict))["corpus"]
     if then["fingerprint"] != surveyed.fingerprint:
         raise InputError(
             f"data.source is {' '.join(config.data.sources)}: the text is not the one "
@@ -245,7 +250,8 @@ def _train(
         else:
             if first > 0:
                 bar.message(f"resuming at step {first:,}")
-            state, memory = loop(run, state, sharding, memory, total, report, stop)
+            with _memory_errors(config):
+                state, memory = loop(run, state, sharding, memory, total, report, stop)
         step = int(state.step)
         scored = any(line["split"] == "test" and line["step"] == step for line in history)
         if (step >= total or out_of_patience(config, memory)) and not scored:
@@ -259,6 +265,22 @@ def _train(
         config=config,
         model=run.model(state.params, int(state.step)),
     )
+
+
+@contextlib.contextmanager
+def _memory_errors(config: Config) -> Iterator[None]:
+    try:
+        yield
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" not in str(error):
+            raise
+        data, precision = config.data, config.train.precision
+        raise MemoryError(
+            f"the device has not enough memory for a step of data.batch_size "
+            f"{data.batch_size}, data.sequence_length {data.sequence_length} and "
+            f"train.precision {precision}: make one of the first two smaller, raise "
+            "optimizer.accumulate, or use bfloat16."
+        ) from error
 
 
 def _how_to_go_on(config: Config) -> str:

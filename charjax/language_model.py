@@ -180,16 +180,15 @@ class LanguageModel:
     def _read(
         self, ids: np.ndarray, rows: int, carry: Any = None
     ) -> sampling.SamplingState:
-        """The sampling state after reading `ids [n]`, in each of `rows` rows."""
+        """The sampling state after reading `ids [n]` once, for each of `rows` rows."""
         counts = jnp.asarray(self.symbol_counts, jnp.float32)
-        state = sampling.start(self.config, jnp.log(counts / counts.sum()), rows)
+        state = sampling.start(self.config, jnp.log(counts / counts.sum()), 1)
         if carry is not None:
             state = state._replace(carry=carry)
         for piece, count in _pieces(ids):
-            padded = np.broadcast_to(piece, (rows, len(piece)))
-            lengths = np.full(rows, count, np.int32)
-            state = _prefill(self.config, self.params, state, padded, lengths)
-        return state
+            lengths = np.full(1, count, np.int32)
+            state = _prefill(self.config, self.params, state, piece[None], lengths)
+        return sampling.repeated(state, rows)
 
     def predict(self, text: str, carry: Any = None) -> tuple[np.ndarray, Any]:
         """The distribution of the next character after `text`.

@@ -35,10 +35,13 @@ from charjax.training.step import train_step
 
 # Characters of the samples that training shows.
 SAMPLE_LENGTH = 300
+# So many in a row end the run.
+SKIPPED_UPDATES = 10
+FAILED_SAVES = 3
 
 
 class Diverged(RuntimeError):
-    """The loss is no longer a number; the last good checkpoint stays."""
+    """Update after update is skipped; the last checkpoint is good."""
 
 
 @dataclass(frozen=True)
@@ -48,11 +51,15 @@ class Memory:
     best_loss: float | None = None
     best_step: int | None = None
     stale_evaluations: int = 0
+    skipped_updates: int = 0
+    """How many of the last updates in a row were skipped."""
 
     def after(self, loss: float, step: int) -> "Memory":
         """The memory after an evaluation; a loss that is no number improves nothing."""
         if math.isfinite(loss) and (self.best_loss is None or loss < self.best_loss):
-            return Memory(loss, step, 0)
+            return dataclasses.replace(
+                self, best_loss=loss, best_step=step, stale_evaluations=0
+            )
         return dataclasses.replace(self, stale_evaluations=self.stale_evaluations + 1)
 
 
@@ -158,11 +165,12 @@ def loop(
         done = step + 1
         # The step just dispatched runs while the one before it is looked at.
         if waiting is not None:
-            _log(run, waiting, clock, report)
+            memory = _log(run, waiting, clock, memory, report)
             if waiting[0] == first + 1:
                 # The first step waited for compilation, which is not its speed.
                 clock.restart(first + 1)
         waiting = (done, metrics)
+        _tolerate(run, report, lambda checkpoints: checkpoints.poll())
 
         last, stopping = done == total, stop()
         evaluating = last or _due(done, train.eval_every)
@@ -170,7 +178,7 @@ def loop(
         saving = last or stopping or _due(done, train.checkpoint_every)
         if not (evaluating or sampling or saving):
             continue
-        _log(run, waiting, clock, report)
+        memory = _log(run, waiting, clock, memory, report)
         waiting, validation, best = None, None, memory.best_step
         if evaluating and len(run.split("validation")) > 1:
             validation = _evaluate(run, state, "validation", report)
@@ -178,10 +186,9 @@ def loop(
         exhausted = out_of_patience(config, memory)
         if sampling or last:
             _sample(run, state, report)
-        if run.checkpoints is not None and (
-            saving or exhausted or memory.best_step != best
-        ):
-            _save(run, state, memory, validation)
+        if saving or exhausted or memory.best_step != best:
+            _tolerate(run, report, lambda checkpoints: checkpoints.wait())
+            _tolerate(run, report, _saving(run, state, memory, validation))
         if validation is not None and run.workdir is not None:
             title = f"{run.workdir.name}: {config.model.cell}"
             curves.draw(report.history, run.workdir / run_directory.CURVES, title=title)
@@ -213,17 +220,29 @@ class _Clock:
         return (step - self.step) / max(time.perf_counter() - self.time, 1e-9)
 
 
-def _log(run: Run, waiting: tuple[int, Any], clock: _Clock, report: Report) -> None:
+def _log(
+    run: Run, waiting: tuple[int, Any], clock: _Clock, memory: Memory, report: Report
+) -> Memory:
     step, metrics = waiting
     values = {name: value.item() for name, value in jax.device_get(metrics).items()}
-    loss, norm = values["loss"], values["grad_norm"]
-    if not (math.isfinite(loss) and math.isfinite(norm)):
-        rate = run.config.optimizer.learning_rate
-        raise Diverged(
-            f"training diverged at step {step:,} (loss {loss}, gradient norm {norm}): "
-            f"lower optimizer.learning_rate ({rate}) or set optimizer.clip_norm; the last "
-            "checkpoint is untouched."
+    loss, norm, skipped = values["loss"], values["grad_norm"], values["skipped"]
+    in_a_row = memory.skipped_updates + 1 if skipped else 0
+    memory = dataclasses.replace(memory, skipped_updates=in_a_row)
+    if skipped:
+        report.write(step=step, split="train", loss=loss, grad_norm=norm, skipped=True)
+        report.bar.message(
+            f"warning: the update of step {step:,} was skipped (loss {loss:.4g}, gradient "
+            f"norm {norm:.4g})"
         )
+        if in_a_row >= SKIPPED_UPDATES:
+            rate = run.config.optimizer.learning_rate
+            raise Diverged(
+                f"training diverged: {in_a_row} updates in a row were skipped up to step "
+                f"{step:,} (loss {loss:.4g}, gradient norm {norm:.4g}): lower "
+                f"optimizer.learning_rate ({rate}) or set optimizer.clip_norm; the last "
+                "checkpoint is good."
+            )
+        return memory
     data = run.config.data
     speed = clock.steps_per_second(step) * data.batch_size * data.sequence_length
     report.bar.update(step, loss, bits(loss), speed)
@@ -238,6 +257,7 @@ def _log(run: Run, waiting: tuple[int, Any], clock: _Clock, report: Report) -> N
             chars_per_second=speed,
         )
         clock.restart(step)
+    return memory
 
 
 def _evaluate(run: Run, state: TrainState, split: Split, report: Report) -> Evaluation:
@@ -265,14 +285,29 @@ def _sample(run: Run, state: TrainState, report: Report) -> None:
         samples.append(run.workdir / run_directory.SAMPLES, step, text)
 
 
-def _save(
+def _saving(
     run: Run, state: TrainState, memory: Memory, validation: Evaluation | None
-) -> None:
-    assert run.checkpoints is not None
+) -> Callable[[Checkpoints], None]:
     loss = None if validation is None else validation.nats_per_char
     step = int(state.step)
     items = {"params": state.params, "opt_state": state.opt_state, "carry": state.carry}
-    run.checkpoints.save(step, items, run.record(step, memory, loss))
+    record = run.record(step, memory, loss)
+    return lambda checkpoints: checkpoints.save(step, items, record)
+
+
+def _tolerate(run: Run, report: Report, save: Callable[[Checkpoints], None]) -> None:
+    """Does something with the checkpoints; training goes on if it fails, for a while."""
+    if run.checkpoints is None:
+        return
+    try:
+        save(run.checkpoints)
+    except OSError as error:
+        if run.checkpoints.failures >= FAILED_SAVES:
+            raise OSError(
+                f"{error}; so have the {FAILED_SAVES - 1} saves before it. Make room or "
+                "mend the disk, then go on with the same command."
+            ) from error
+        report.bar.message(f"warning: {error}; training goes on")
 
 
 def score_test(run: Run, state: TrainState, report: Report) -> None:

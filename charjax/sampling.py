@@ -16,6 +16,9 @@ from jax import Array
 from charjax.config import Config, InputError
 from charjax.model.network import Params, apply, initial_carry
 
+# Numbers of noise drawn at once, at most: 64 MiB.
+NOISE = 2**24
+
 
 class SamplingState(NamedTuple):
     """What the next character depends on."""
@@ -73,6 +76,16 @@ def prefill(
     return SamplingState(logits, carry, state.position)
 
 
+def repeated(state: SamplingState, rows: int) -> SamplingState:
+    """The state of one row, for so many rows."""
+    logits = jnp.broadcast_to(state.logits, (rows, state.logits.shape[1]))
+    carry = jax.tree.map(
+        lambda leaf: jnp.broadcast_to(leaf, (leaf.shape[0], rows, leaf.shape[2])),
+        state.carry,
+    )
+    return SamplingState(logits, carry, state.position)
+
+
 def draw(
     config: Config,
     params: Params,
@@ -103,27 +116,47 @@ def draw(
     greedy = temperature == 0
     scale = 1 / jnp.where(greedy, 1.0, temperature)
 
+    params = _converted(config, params)
+
     def noise(position: Array) -> Array:
         keys = jax.vmap(lambda row: jax.random.fold_in(row, position))(row_keys)
         return jax.vmap(lambda key: jax.random.gumbel(key, (width,)))(keys)
 
-    def step(state: SamplingState, noise: Array) -> tuple[SamplingState, Array]:
+    def step(state: SamplingState, noisy: Array | None) -> tuple[SamplingState, Array]:
+        gumbel = noise(state.position) if noisy is None else noisy
         logits, symbols = state.logits, None
         if top_k is not None:
             logits, symbols = jax.lax.top_k(logits, top_k)
         # Relative to the likeliest, since a tiny temperature would make infinities of both.
         above = logits - logits.max(-1, keepdims=True)
-        noisy = above * scale[:, None] + noise
-        choice = jnp.where(greedy, logits.argmax(-1), noisy.argmax(-1)).astype(jnp.int32)
+        drawn = (above * scale[:, None] + gumbel).argmax(-1)
+        choice = jnp.where(greedy, logits.argmax(-1), drawn).astype(jnp.int32)
         if symbols is not None:
             choice = jnp.take_along_axis(symbols, choice[:, None], axis=1)[:, 0]
         logits, carry = apply(config, params, choice[:, None], state.carry)
         return SamplingState(logits[:, 0], carry, state.position + 1), choice
 
-    # All of a chunk's noise at once: one large kernel instead of many small ones.
-    positions = state.position + jnp.arange(length)
-    state, ids = jax.lax.scan(step, state, jax.vmap(noise)(positions))
+    # All of a chunk's noise at once, if it is not too much: one large kernel instead of
+    # many small ones.
+    noises = None
+    if length * rows * width <= NOISE:
+        noises = jax.vmap(noise)(state.position + jnp.arange(length))
+    state, ids = jax.lax.scan(step, state, noises, length)
     return state, ids.T
+
+
+def _converted(config: Config, params: Params) -> Params:
+    """Matrix operands in the precision of the products, once instead of in each step."""
+    dtype = config.train.precision
+
+    def converted(path: Any, leaf: Array) -> Array:
+        room, name = path[0].key, path[-1].key
+        # Rows of a first layer that reads ids are added as they are.
+        one_hot = room == "first" and name == "kernel_x" and "embedding" not in params
+        is_kernel = name in ("kernel", "kernel_x", "kernel_h")
+        return leaf.astype(dtype) if is_kernel and not one_hot else leaf
+
+    return jax.tree_util.tree_map_with_path(converted, params)
 
 
 def sample(

@@ -25,3 +25,11 @@ def data_directory() -> Path:
     if not directory.is_dir():
         pytest.skip(f"no real texts at {directory}; set CHARJAX_DATA_DIR")
     return directory
+
+
+def pytest_addoption(parser):
+    parser.addoption("--kills", type=int, default=4, help="kills of one run")
+    parser.addoption("--corruptions", type=int, default=50, help="of checkpoint files")
+    parser.addoption(
+        "--syscalls", type=int, default=60, help="kill at each so-manieth call of a save"
+    )

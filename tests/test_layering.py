@@ -33,6 +33,7 @@ ORDER = [
     "sampling",
     "storage.atomic",
     "storage.failures",
+    "storage.manifest",
     "storage.digest",
     "storage.checkpoints",
     "storage.run_directory",

@@ -7,6 +7,10 @@ products that make them belong to `recurrence.py`.
 The step's gradient is by hand, in two halves. `keep` does the step and keeps its slopes:
 the factors of the gradient that are known once the step is done. `reverse` then only
 multiplies by them, so that the reverse loop over time has no transcendental in it.
+
+What remains of a state from step to step is kept as the part that does not: rounded to
+bfloat16, 1 - f is exact enough near f = 1, where f itself would be off in the same
+direction at every step of a long window.
 """
 
 from collections.abc import Callable
@@ -91,14 +95,15 @@ def _lstm(state: LSTMState, x: Array, h_proj: Array) -> tuple[LSTMState, Slopes]
     squashed = jnp.tanh(c)
     slopes = jnp.where(tanh_gate, 1 - gates * gates, gates * (1 - gates))
     slopes = slopes * _by_gate(g, state.c, i, squashed)
-    return LSTMState(c, o * squashed), (slopes, f, o * (1 - squashed * squashed))
+    kept = (slopes, 1 - f, o * (1 - squashed * squashed))
+    return LSTMState(c, o * squashed), kept
 
 
 def _lstm_reverse(slopes: Slopes, d: LSTMState) -> tuple[LSTMState, Array]:
-    gates, forget, squash = slopes
+    gates, forgotten, squash = slopes
     d_c = d.c + d.h * squash
     d_x = _by_gate(d_c, d_c, d_c, d.h) * gates
-    return LSTMState(d_c * forget, jnp.zeros_like(d.h)), d_x
+    return LSTMState(d_c - d_c * forgotten, jnp.zeros_like(d.h)), d_x
 
 
 def _gru(state: HiddenState, x: Array, h_proj: Array) -> tuple[HiddenState, Slopes]:
@@ -109,12 +114,12 @@ def _gru(state: HiddenState, x: Array, h_proj: Array) -> tuple[HiddenState, Slop
     n = jnp.tanh(x[..., 2, :] + r * inner)
     new = (1 - z) * (1 - n * n)
     slopes = _by_gate(new * inner * r * (1 - r), (state.h - n) * z * (1 - z), new)
-    return HiddenState(n + z * (state.h - n)), (slopes, r, z)
+    return HiddenState(n + z * (state.h - n)), (slopes, r, 1 - z)
 
 
 def _gru_reverse(slopes: Slopes, d: HiddenState) -> tuple[HiddenState, Array]:
-    gates, _, update = slopes
-    return HiddenState(d.h * update), d.h[..., None, :] * gates
+    gates, _, renewed = slopes
+    return HiddenState(d.h - d.h * renewed), d.h[..., None, :] * gates
 
 
 def _gru_through(slopes: Slopes, d_x: Array) -> Array:

@@ -46,9 +46,9 @@ class Network(nn.Module):
             table = _Embedding(self.vocab_size, config.embedding_size, name="embedding")()
         width = config.embedding_size or self.vocab_size
         first = _Layers(cell, width, config, name="first")()
-        if table is not None and self.vocab_size <= ids.size:
-            # Fewer symbols than positions: project each symbol once instead.
-            kernel = recurrence.project(jnp.float32, table, first["kernel_x"])
+        if table is not None and _symbols_first(table, first["kernel_x"], ids.size):
+            exact = jnp.promote_types(self.dtype, jnp.float32)
+            kernel = recurrence.project(exact, table, first["kernel_x"])
             first = {**first, "kernel_x": kernel}
         elif table is not None:
             inputs = recurrence.lookup(self.dtype, ids, table)
@@ -73,6 +73,16 @@ class Network(nn.Module):
         head = _Head(config.hidden_size, self.vocab_size, name="head")()
         logits = recurrence.project(self.dtype, hidden, head["kernel"])
         return logits + head["bias"], carry
+
+
+def _symbols_first(table: Array, kernel: Array, positions: int) -> bool:
+    """Whether it takes less work to project every symbol once, and look the projections
+    up, than to project the embedding at every position; forward and backward."""
+    symbols, width = table.shape
+    gates = kernel[0].size
+    by_symbol = 3 * symbols * width * gates + symbols * positions * gates
+    by_position = 3 * positions * width * gates + symbols * positions * width
+    return by_symbol < by_position and symbols <= recurrence.ONE_HOT_LIMIT
 
 
 class _Embedding(nn.Module):

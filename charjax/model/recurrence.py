@@ -1,13 +1,15 @@
 """One layer over time, with its gradient by hand.
 
-The input projection happens outside the loop, which keeps one product, `h @ W_h`.
+The input projection happens outside the loop, which keeps one product, `h @ W_h`; for
+ids it is the reading of a row, inside it.
 Differentiating a plain scan would carry the gradient of `W_h` through the reverse loop
 and add to it at every step; here the reverse loop finds only the gradients of the gates,
 and the gradient of each kernel is one product over all steps after it (Appleyard et al.
 2016, section 3). Reverse mode only: `jax.jvp` does not work.
 
-Matrix operands are rounded to `dtype`, and so is what the forward loop keeps for the
-reverse one; sums, states and every gradient are float32.
+Matrix operands are rounded to `dtype`, and so is what the loops keep: the slopes of the
+forward one, the gate gradients of the reverse one. Sums, states and the gradients of
+parameters, inputs and states are float32.
 """
 
 import math
@@ -22,8 +24,10 @@ from jax.typing import DTypeLike
 
 from charjax.model.cells import Cell
 
-# Above this many symbols a product with one-hot rows costs more than scattering them.
+# Above this many symbols a product with one-hot rows costs more than scattering them, and
+# above this many elements the one-hot rows take too much memory.
 ONE_HOT_LIMIT = 2048
+ONE_HOT_ELEMENTS = 2**29
 
 Layer = dict[str, Array]
 
@@ -45,6 +49,8 @@ def run(
     Returns:
       Hidden states `[t, b, h]` and the state after the last step, both float32.
     """
+    if inputs.shape[0] == 0:
+        return run_plain(cell, dtype, layer, inputs, state)
     return _run(cell, jnp.dtype(dtype), layer, inputs, state)
 
 
@@ -115,17 +121,17 @@ def _over_positions(x: Array, y: Array, dtype: DTypeLike) -> Array:
     """`x [..., e]` and `y [..., *w]` to `[e, *w]`, summed over all positions: the product
     that makes a kernel's gradient."""
     positions, widths = x.ndim - 1, y.shape[x.ndim - 1 :]
-    # On a CPU XLA makes a transposed copy for a product over several axes. It pays in
-    # bfloat16, where reading in place is five times slower (or, among few rows, not
-    # implemented), and costs in float32.
-    if dtype == jnp.bfloat16 and positions > 1:
+    # Over several axes, XLA's CPU compiler makes a transposed copy first. It pays in
+    # bfloat16, where reading in place is five times slower (or, with one axis, not
+    # implemented). In float32 one merged axis, read in place, is faster; but on several
+    # devices an axis that is split over them must not be merged with another.
+    if (dtype == jnp.bfloat16 or jax.device_count() > 1) and positions > 1:
         return _product(jnp.moveaxis(x, -1, 0), y, positions, dtype)
     exact = jnp.promote_types(dtype, jnp.float32)
     size = math.prod(x.shape[:positions])
-    x, y = x.astype(exact), y.astype(exact)
-    product = lax.dot_general(
-        x.reshape(size, -1), y.reshape(size, -1), (((0,), (0,)), ((), ()))
-    )
+    x = x.astype(dtype).astype(exact).reshape(size, x.shape[-1])
+    y = y.astype(dtype).astype(exact).reshape(size, math.prod(widths))
+    product = lax.dot_general(x, y, (((0,), (0,)), ((), ())))
     return product.reshape(-1, *widths)
 
 
@@ -167,7 +173,7 @@ def _run_backward(cell: Cell, dtype: Any, kept: Any, cotangents: Any) -> Any:
         d_h = _product(cell.through(kept, d_x_t), transposed, 2, dtype)
         return d_state._replace(h=d_state.h + d_h), d_x
 
-    d_x = lax.empty(shape, slopes[0].dtype)
+    d_x = jnp.zeros(shape, slopes[0].dtype)
     d_state, d_x = lax.fori_loop(0, steps, step, (d_last, d_x))
     d_x, previous = _unpack(dtype, (d_x, previous))
     d_h_proj = cell.through(_unpack(dtype, slopes), d_x)
@@ -194,8 +200,20 @@ def _pack(dtype: Any, tree: Any) -> Any:
     an array of bfloat16 by way of a float32 copy of the whole."""
     if dtype != jnp.bfloat16:
         return tree
-    return jax.tree.map(
-        lambda leaf: lax.bitcast_convert_type(leaf.astype(dtype), jnp.uint16), tree
+    return jax.tree.map(lambda leaf: _bits(leaf.astype(dtype)), tree)
+
+
+@jax.custom_jvp
+def _bits(x: Array) -> Array:
+    return lax.bitcast_convert_type(x, jnp.uint16)
+
+
+@_bits.defjvp
+def _refuse_second_derivatives(primals: Any, tangents: Any) -> Any:
+    # Bits have no derivative: they would count as constants, in silence.
+    raise TypeError(
+        "second derivatives of the recurrence exist in float32 and float64 only: "
+        "train.precision is bfloat16."
     )
 
 
@@ -240,7 +258,7 @@ def lookup(dtype: DTypeLike, ids: Array, table: Array) -> Array:
     """Rows of `table [v, ...]` for `ids [...]`: a one-hot product without the product.
 
     The gradient is a product with the one-hot ids, deterministic on every device; above
-    `ONE_HOT_LIMIT` symbols it is a scatter.
+    `ONE_HOT_LIMIT` symbols it is a scatter, whose sums a GPU may order anew each time.
     """
     return _lookup(jnp.dtype(dtype), ids, table)
 
@@ -265,9 +283,8 @@ _lookup.defvjp(_lookup_forward, _lookup_backward)
 
 def _add_rows(dtype: Any, size: int, ids: Array, rows: Array) -> Array:
     """`[size, ...]`: row k is the sum of the `rows [..., ...]` whose id is k."""
-    flat = rows.reshape(ids.size, *rows.shape[ids.ndim :])
-    if size > ONE_HOT_LIMIT:
-        empty = jnp.zeros((size, *flat.shape[1:]), jnp.float32)
-        return empty.at[ids.reshape(-1)].add(flat)
-    one_hot = jax.nn.one_hot(ids.reshape(-1), size, axis=0, dtype=dtype)
-    return _product(one_hot, flat, 1, dtype)
+    if size > ONE_HOT_LIMIT or size * ids.size > ONE_HOT_ELEMENTS:
+        empty = jnp.zeros((size, *rows.shape[ids.ndim :]), rows.dtype)
+        return empty.at[ids].add(rows, mode="drop")
+    one_hot = jax.nn.one_hot(ids, size, axis=0, dtype=dtype)
+    return _product(one_hot, rows, ids.ndim, dtype)

@@ -1,15 +1,20 @@
 """Checkpoints of a run: saved while training goes on, kept by our own rules.
 
-The only file that imports Orbax. It writes a step to a temporary directory and renames
-it, so a step that has its final name was written to the end. Which steps stay is
-decided here, never by Orbax, whose rules can delete the newest step or prefer a NaN.
+The only file that imports Orbax. Orbax writes the arrays; that they are whole, on the
+disk and the ones that were saved is seen to here. A step is written under a working name,
+sealed with a manifest (`manifest.py`), and only then given its own: a step that has its
+name was written to the end, and whether it still is what was written can be told. Which
+steps stay is decided here too, never by Orbax, whose rules can delete the newest step or
+prefer a NaN.
 """
 
 import functools
 import logging
 import math
 import shutil
+import sys
 from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal
@@ -17,14 +22,15 @@ from typing import Any, Literal
 import jax
 
 from charjax.config import InputError
+from charjax.storage import manifest
 from charjax.storage.digest import named_leaves
 from charjax.storage.failures import attempt, reason_for
 
-FORMAT = 1
+FORMAT = 2
 """The layout of a step on disk. It grows when older code could misread newer files."""
 
 _RECORD = "record"
-_REPLACEMENT = ".replacement"
+_SAVING = ".saving"
 _RETIRED = ".retired"
 _UNFINISHED = ".orbax-checkpoint-tmp"
 
@@ -33,8 +39,9 @@ class Checkpoints:
     """The checkpoints in one directory; a context manager.
 
     A step holds named items (pytrees of arrays, each readable without the others) and a
-    record: a dictionary of JSON values. Leaving the context waits for the last save,
-    also when an exception is on its way.
+    record: a dictionary of JSON values. Saving goes on in the background; leaving the
+    context waits for the last save, also when an exception is on its way. Damaged steps
+    are never read and never deleted; `warn` is told of each that is passed over.
 
     Among processes that train together all must call `save`, `wait`, `restore` and
     `close`; the first one alone renames and deletes.
@@ -42,7 +49,13 @@ class Checkpoints:
     Raises InputError if the directory is a file or, with `read_only`, does not exist.
     """
 
-    def __init__(self, directory: Path, *, read_only: bool = False) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        read_only: bool = False,
+        warn: Callable[[str], None] | None = None,
+    ) -> None:
         # Orbax wants absolute paths; its warnings and tracebacks would bury our message,
         # and whatever it reports that matters it also raises.
         self._directory = Path(directory).absolute()
@@ -58,8 +71,13 @@ class Checkpoints:
                 "or choose another --workdir."
             )
         self._read_only = read_only
-        self._pending: int | None = None
+        self._warn = _to_standard_error if warn is None else warn
+        self._pending: tuple[int, Future[None]] | None = None
+        self._damage: dict[int, str | None] = {}
         self._checkpointer = _checkpointer()
+        self._background = ThreadPoolExecutor(1, "charjax-save")
+        self.failures = 0
+        """Saves that failed since the last one that did not."""
         if not read_only:
             self._directory.mkdir(parents=True, exist_ok=True)
             self._tidy()
@@ -75,41 +93,48 @@ class Checkpoints:
         if self._read_only:
             raise RuntimeError(f"{self._directory} was opened read-only")
         self.wait()
-        path = self._path(step)
-        if path.exists():
-            path = path.with_name(path.name + _REPLACEMENT)
-            if jax.process_index() == 0:
-                # One that could not be installed: Orbax would refuse to write there.
-                _remove(path)
+        path = self._working(step)
         trees = {name: _orbax().args.StandardSave(tree) for name, tree in items.items()}
         described = {**record, "format": FORMAT}
         trees[_RECORD] = _orbax().args.JsonSave(described)  # pyright: ignore[reportArgumentType]
         try:
+            if jax.process_index() == 0:
+                # One that could not be installed: Orbax would refuse to write there.
+                _remove(path)
             self._checkpointer.save(path, args=_orbax().args.Composite(**trees))
-        except OSError as error:
+        except Exception as error:
             raise self._failure(step, error) from error
-        self._pending = step
+        self._pending = step, self._background.submit(self._finish, step)
+
+    def poll(self) -> None:
+        """Raise OSError if a save has failed meanwhile; return at once."""
+        if self._pending is not None and self._pending[1].done():
+            self.wait()
 
     def wait(self) -> None:
-        """Return once the last save is on disk and verified; then retire older steps.
+        """Return once the last save is on disk and verified, and older steps retired.
 
         The best step and the newest stay, so two are usually left. Raises OSError if
         the save failed.
         """
         if self._pending is None:
             return
-        step = self._pending
+        (step, finished), self._pending = self._pending, None
         try:
-            self._checkpointer.wait_until_finished()
-            if jax.process_index() == 0:
-                self._install(step)
-                self.record(step)
+            finished.result()
         except Exception as error:
-            self._pending = None
             raise self._failure(step, error) from error
-        self._pending = None
-        if jax.process_index() == 0:
-            self._retire(step)
+        self.failures = 0
+
+    def _finish(self, step: int) -> None:
+        self._checkpointer.wait_until_finished()
+        if jax.process_index() != 0:
+            return
+        manifest.seal(self._working(step))
+        self._install(step)
+        if (reason := self.damage(step)) is not None:
+            raise OSError(f"what was written cannot be read back: {reason}")
+        self._retire(step)
 
     def steps(self) -> list[int]:
         """The finished steps on disk, ascending."""
@@ -119,23 +144,33 @@ class Checkpoints:
             if _is_step(path.name) and path.is_dir() and any(path.iterdir())
         )
 
+    def damage(self, step: int) -> str | None:
+        """What is wrong with a step on disk, in a few words; None if nothing is."""
+        if step not in self._damage:
+            self._damage[step] = manifest.damage(self._path(step))
+        return self._damage[step]
+
     def latest(self) -> int | None:
-        """The newest step, or None."""
-        return max(self.steps(), default=None)
+        """The newest step that is not damaged, or None."""
+        return next((step for step in self.steps()[::-1] if not self.damage(step)), None)
 
     def best(self) -> int | None:
         """The step with the lowest finite `validation_loss` in its record, or None.
 
-        Of equals it is the earliest. Raises InputError if a record cannot be read.
+        Of equals it is the earliest; damaged steps do not count.
         """
-        losses = {step: _validation_loss(self.record(step)) for step in self.steps()}
+        sound = [step for step in self.steps() if not self.damage(step)]
+        losses = {step: _validation_loss(self.record(step)) for step in sound}
         finite = {step: loss for step, loss in losses.items() if loss is not None}
         return min(finite, key=finite.__getitem__, default=None)
 
-    def resolve(self, which: Literal["best", "latest"] | int | str) -> int:
+    def resolve(
+        self, which: Literal["best", "latest"] | int | str, *, strict: bool = False
+    ) -> int:
         """The step that `best` (failing that the latest), `latest` or a number means.
 
-        Raises InputError if there is no such step.
+        Damaged steps are passed over, with a warning for each; `strict` refuses them.
+        Raises InputError if there is no such step, and if all are damaged.
         """
         steps = self.steps()
         if not steps:
@@ -143,17 +178,37 @@ class Checkpoints:
                 f"there is no checkpoint in {self._directory}: train there first, "
                 "or choose another --workdir."
             )
-        if which == "latest":
-            return steps[-1]
-        if which == "best":
-            best = self.best()
-            return steps[-1] if best is None else best
+        if which in ("latest", "best"):
+            latest = self._newest(steps, strict)
+            best = self.best() if which == "best" else None
+            return latest if best is None else best
         if _is_step(str(which)) and int(which) in steps:
             return int(which)
         raise InputError(
             f"--step is {which}: {self._directory} holds step "
             f"{_listed(steps)}; give one of them, best or latest."
         )
+
+    def _newest(self, steps: list[int], strict: bool) -> int:
+        damaged = {step: reason for step in steps if (reason := self.damage(step))}
+        latest = self.latest()
+        told = "; ".join(f"step {step}: {reason}" for step, reason in damaged.items())
+        if latest is None:
+            raise InputError(
+                f"every checkpoint in {self._directory} is damaged ({told}): restore them "
+                "from a copy, or train anew with --fresh or another --workdir."
+            )
+        if damaged and strict:
+            raise InputError(
+                f"{self._directory} holds damaged checkpoints ({told}): restore them from "
+                f"a copy, delete them, or leave --strict out to go on from step {latest}."
+            )
+        for step, reason in damaged.items():
+            self._warn(
+                f"checkpoint step {step} in {self._directory} is damaged ({reason}); "
+                f"step {latest} is the newest that is not"
+            )
+        return latest
 
     def record(self, step: int) -> dict[str, Any]:
         """The record saved with a step, and its `format`.
@@ -222,6 +277,7 @@ class Checkpoints:
         try:
             self.wait()
         finally:
+            self._background.shutdown()
             self._checkpointer.close()
 
     def __enter__(self) -> "Checkpoints":
@@ -238,59 +294,66 @@ class Checkpoints:
     def _path(self, step: int) -> Path:
         return self._directory / str(step)
 
+    def _working(self, step: int) -> Path:
+        return self._directory / f"{step}{_SAVING}"
+
     def _tidy(self) -> None:
         """Finish or remove what a killed run left half done."""
         if jax.process_index() != 0:
             return
-        for path in self._directory.iterdir():
-            if path.name.endswith(_REPLACEMENT):
-                self._install(int(path.name.removesuffix(_REPLACEMENT)))
-            elif _UNFINISHED in path.name or path.name.endswith(_RETIRED):
+        for path in sorted(self._directory.iterdir()):
+            if _UNFINISHED in path.name:
                 _remove(path)
+            elif path.name.endswith(_SAVING):
+                # Whole, but not yet given its name: the step before it may be gone.
+                step = int(path.name.removesuffix(_SAVING))
+                retired = self._path(step).with_name(f"{step}{_RETIRED}")
+                if manifest.damage(path) is None:
+                    self._install(step)
+                elif retired.exists() and not self._path(step).exists():
+                    retired.rename(self._path(step))
+                _remove(path)
+        for path in self._directory.glob(f"*{_RETIRED}"):
+            _remove(path)
 
     def _install(self, step: int) -> None:
-        """Give a finished replacement of a step the step's name."""
-        path = self._path(step)
-        replacement = path.with_name(path.name + _REPLACEMENT)
-        if replacement.exists():
-            retired = _set_aside(path)
-            replacement.rename(path)
-            _remove(retired)
+        """Give a sealed step its name, in place of one that has it."""
+        retired = _set_aside(self._path(step))
+        self._working(step).rename(self._path(step))
+        manifest.sync(self._directory)
+        self._damage.pop(step, None)
+        _remove(retired)
 
     def _retire(self, saved: int) -> None:
-        """Delete the steps that are neither just saved, nor the newest, nor the best."""
-        kept: set[int | None] = {saved, self.latest()}
-        losses: dict[int, float] = {}
+        """Delete the steps that are neither just saved, nor the newest, nor the best.
+
+        Damaged steps stay: they are not ours to delete.
+        """
+        kept = {saved, self.latest(), self.best()}
         for step in self.steps():
-            try:
-                loss = _validation_loss(self.record(step))
-            except InputError:
-                # A step that cannot be judged is not ours to delete.
-                kept.add(step)
-                continue
-            if loss is not None:
-                losses[step] = loss
-        kept.add(min(losses, key=losses.__getitem__, default=None))
-        for step in self.steps():
-            if step not in kept:
+            if step not in kept and not self.damage(step):
                 _remove(_set_aside(self._path(step)))
 
     def _read(self, step: int, what: str, read: Callable[[Path], Any]) -> Any:
         if step not in self.steps():
             self.resolve(step)
-        found, reason = attempt(lambda: read(self._path(step)))
+        reason = self.damage(step)
         if reason is None:
-            return found
-        others = [other for other in self.steps() if other != step]
+            found, reason = attempt(lambda: read(self._path(step)))
+            if reason is None:
+                return found
+            reason = f"its {what} cannot be read: {reason}"
+        others = [other for other in self.steps() if not self.damage(other)]
+        others = [other for other in others if other != step]
         remedy = f"try --step {others[-1]}" if others else "there is no other step"
         raise InputError(
-            f"checkpoint step {step} in {self._directory} is damaged, its {what} cannot "
-            f"be read ({reason}): {remedy}."
+            f"checkpoint step {step} in {self._directory} is damaged ({reason}): {remedy}."
         )
 
     def _failure(self, step: int, error: Exception) -> OSError:
         # A failed save leaves Orbax's threads in an unknown state.
         self._checkpointer = _checkpointer()
+        self.failures += 1
         reason = reason_for(error)
         return OSError(
             f"checkpoint step {step} was not saved in {self._directory}: {reason}"
@@ -315,6 +378,10 @@ def _checkpointer() -> Any:
             create_directories_asynchronously=False
         ),
     )
+
+
+def _to_standard_error(message: str) -> None:
+    print(f"warning: {message}", file=sys.stderr)
 
 
 def _is_step(name: str) -> bool:

@@ -38,9 +38,14 @@ def train_step(
       batch: inputs, targets and mask `[b, t]`, reset `[b]`.
       key: the run's PRNG key, the same at every step; the step number is folded in.
 
+    An update whose loss or gradient is not finite, or whose gradient norm is above
+    `optimizer.skip_norm`, is skipped: parameters, optimizer state and carry stay what they
+    were, bit for bit, and only the step counts on.
+
     Returns:
       The state after, and scalars: `loss` (nats per character, mean over the mask),
-      `characters` (how many counted), `grad_norm` (before clipping), `learning_rate`.
+      `characters` (how many counted), `grad_norm` (before clipping), `learning_rate`,
+      `skipped` (bool).
     """
     key = jax.random.fold_in(key, state.step)
     characters = batch.mask.sum()
@@ -70,14 +75,24 @@ def train_step(
     count = jnp.maximum(characters, 1).astype(jnp.float32)
     grads = jax.tree.map(lambda grad: grad / count, grads)
     updates, opt_state = optimizer(config).update(grads, state.opt_state, state.params)
+    loss, grad_norm = loss / count, optax.tree.norm(grads)
+    limit = config.optimizer.skip_norm
+    sound = jnp.isfinite(loss) & jnp.isfinite(grad_norm)
+    if limit is not None:
+        sound &= grad_norm <= limit
     metrics = {
-        "loss": loss / count,
+        "loss": loss,
         "characters": characters,
-        "grad_norm": optax.tree.norm(grads),
+        "grad_norm": grad_norm,
+        "skipped": ~sound,
         "learning_rate": jnp.asarray(schedule(config)(state.step), jnp.float32),
     }
-    params: Any = optax.apply_updates(state.params, updates)
-    return TrainState(state.step + 1, params, opt_state, carry), metrics
+    after = (optax.apply_updates(state.params, updates), opt_state, carry)
+    before = (state.params, state.opt_state, state.carry)
+    # Chosen, never multiplied by zero: zero times NaN is NaN. A carry that is not a number
+    # would poison every later step.
+    kept: Any = jax.tree.map(lambda new, old: jnp.where(sound, new, old), after, before)
+    return TrainState(state.step + 1, *kept), metrics
 
 
 def _cut(tree: Any, parts: int, axis: int) -> Any:

@@ -9,8 +9,9 @@ import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from charjax.config import Config
+from charjax.model import recurrence
 from charjax.model.cells import CELLS
-from charjax.model.network import apply, init, initial_carry
+from charjax.model.network import Network, apply, init, initial_carry
 
 VOCAB, HIDDEN = 7, 6
 run = jax.jit(apply, static_argnums=0)
@@ -378,3 +379,49 @@ def test_init_and_apply_under_vmap_and_grad():
     single = jax.jit(loss)
     for k in range(3):
         assert_close((values[k], pick(gradients, k)), single(pick(several, k)))
+
+
+@pytest.mark.parametrize(("cell", "layers", "embedding"), SHAPES)
+@pytest.mark.parametrize(("rows", "steps"), [(3, 5), (1, 1)])
+def test_gradients_equal_autodiff_of_the_plain_scan(
+    monkeypatch, cell, layers, embedding, rows, steps
+):
+    config = make_config(cell, layers, embedding)
+    params, ids = some_params(config), some_ids(rows, steps).T
+    reset = np.arange(rows) % 2 == 1
+    carry = jax.tree.map(
+        lambda leaf: np.where(reset[:, None], 0, leaf), some_carry(config, rows)
+    )
+    weights = np.random.default_rng(5).normal(size=(steps, rows, VOCAB))
+
+    def results(dtype):
+        network = Network(config.model, VOCAB, dtype)
+
+        def total(params, carry):
+            logits, after = network.apply({"params": params}, ids, carry)
+            return (logits * weights).sum() + sum(map(jnp.sum, after)), (logits, after)
+
+        exact = jax.tree.map(lambda leaf: leaf.astype(dtype), (params, carry))
+        return jax.jit(jax.grad(total, (0, 1), has_aux=True))(*exact)
+
+    for dtype, tolerance in (("float32", 1e-5), ("float64", 1e-10)):
+        with jax.enable_x64(dtype == "float64"):
+            fast = results(dtype)
+            with monkeypatch.context() as patch:
+                patch.setattr(recurrence, "run", recurrence.run_plain)
+                plain = results(dtype)
+            assert all(leaf.dtype == dtype for leaf in jax.tree.leaves(fast))
+            assert_close(fast, plain, tolerance)
+
+
+def test_the_embedding_is_projected_by_symbol_or_by_position_alike():
+    config = make_config(embedding=5)
+    params = some_params(config)
+    ids, carry = some_ids(1, 40), some_carry(config, 1)
+    # Forty positions of seven symbols at once, or one position at a time.
+    together, last = run(config, params, ids, carry)
+    alone = []
+    for t in range(ids.shape[1]):
+        logits, carry = run(config, params, ids[:, t : t + 1], carry)
+        alone.append(logits)
+    assert_close((together, last), (jnp.concatenate(alone, 1), carry))

@@ -146,6 +146,62 @@ def test_length_holds_each_rows_state(name):
         assert_close(hidden[:length, row : row + 1], expected_hidden, 1e-6)
 
 
+@pytest.mark.parametrize("name", ["lstm", "gru"])
+def test_bfloat16_gradients_hold_over_a_long_memory(name):
+    # Gates that let nearly everything through, step after step: rounded towards 1, they
+    # would let through a different amount each time in the same direction.
+    layer, inputs, state = arguments(name, 300, 2)
+    if name == "lstm":
+        bias = layer["bias"].at[CELLS[name].gates.index("forget")].set(6.0)
+    else:
+        bias = layer["bias"].at[CELLS[name].gates.index("update")].set(6.0)
+    small = {key: 0.05 * value for key, value in layer.items()}
+    args = ({**small, "bias": bias}, inputs, state)
+    _, exact = value_and_gradients(recurrence.run, name, "float32", args)
+    _, rounded = value_and_gradients(recurrence.run, name, "bfloat16", args)
+    for a, b in zip(jax.tree.leaves(rounded), jax.tree.leaves(exact), strict=True):
+        assert jnp.linalg.norm(a - b) < 0.03 * jnp.linalg.norm(b)
+
+
+def test_second_derivatives_are_right_or_refused():
+    layer, inputs, state = arguments("lstm", 3, 2)
+
+    def first(run, dtype, bias):
+        def total(bias):
+            return run(CELLS["lstm"], dtype, {**layer, "bias": bias}, inputs, state)[
+                0
+            ].sum()
+
+        return (jax.grad(total)(bias) ** 2).sum()
+
+    hand = jax.grad(lambda bias: first(recurrence.run, "float32", bias))(layer["bias"])
+    plain = jax.grad(lambda bias: first(recurrence.run_plain, "float32", bias))
+    assert_close(hand, plain(layer["bias"]), 1e-4)
+    with pytest.raises(TypeError, match="bfloat16"):
+        jax.grad(lambda bias: first(recurrence.run, "bfloat16", bias))(layer["bias"])
+
+
+@pytest.mark.parametrize("name", CELLS)
+def test_no_steps_change_nothing(name):
+    layer, inputs, state = arguments(name, 0, 2)
+    hidden, last = recurrence.run(CELLS[name], "float32", layer, inputs, state)
+    assert hidden.shape == (0, 2, HIDDEN)
+    assert_close(last, state, 0)
+    _, gradients = value_and_gradients(
+        recurrence.run, name, "float32", (layer, inputs, state)
+    )
+    assert not any(leaf.any() for leaf in jax.tree.leaves(gradients[0]))
+
+
+@pytest.mark.parametrize("devices", [1, 8], ids=["one device", "several"])
+def test_kernel_gradients_in_either_layout(monkeypatch, devices):
+    monkeypatch.setattr(jax, "device_count", lambda: devices)
+    args = arguments("gru", 5, 3)
+    hand = value_and_gradients(recurrence.run, "gru", "float32", args)
+    plain = value_and_gradients(recurrence.run_plain, "gru", "float32", args)
+    assert_close(hand, plain, 1e-5)
+
+
 def test_forward_mode_is_refused_rather_than_wrong():
     layer, inputs, state = arguments("lstm", 2, 1)
 

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from random import Random
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +18,7 @@ import optax
 import pytest
 
 from charjax.config import InputError
+from charjax.storage import manifest
 from charjax.storage.checkpoints import FORMAT, Checkpoints
 from charjax.storage.digest import digest
 
@@ -96,8 +98,9 @@ def test_a_step_whose_record_is_damaged_is_not_deleted(tmp_path):
         checkpoints.save(2, state(), {"validation_loss": 2.0})
         checkpoints.wait()
         assert checkpoints.steps() == [1, 2]
+        assert checkpoints.best() == 2
         with pytest.raises(InputError, match=r"step 1 .* damaged.* try --step 2"):
-            checkpoints.best()
+            checkpoints.record(1)
 
 
 # Saving.
@@ -133,7 +136,7 @@ def test_saving_a_step_again_replaces_it(tmp_path):
     with Checkpoints(tmp_path) as checkpoints:
         checkpoints.save(5, state(1.0), {})
         checkpoints.wait()
-        shutil.copytree(tmp_path / "5", tmp_path / "5.replacement")
+        shutil.copytree(tmp_path / "5", tmp_path / "5.saving")
         checkpoints.save(5, state(2.0), {"validation_loss": 1.0})
         # The old one is there until the new one is complete.
         assert checkpoints.steps() == [5]
@@ -158,7 +161,7 @@ def test_a_replacement_that_was_not_installed_is_installed_at_the_next_start(tmp
         directory = tmp_path / str(killed_between_the_renames)
         old = "5.retired" if killed_between_the_renames else "5"
         shutil.copytree(tmp_path / "a/5", directory / old)
-        shutil.copytree(tmp_path / "b/5", directory / "5.replacement")
+        shutil.copytree(tmp_path / "b/5", directory / "5.saving")
         with Checkpoints(directory) as checkpoints:
             assert checkpoints.record(5)["validation_loss"] == 2.0
         assert os.listdir(directory) == ["5"]
@@ -169,6 +172,7 @@ def test_a_failed_save_is_reported_and_the_next_succeeds(tmp_path):
 import resource, signal, sys
 from pathlib import Path
 import jax, jax.numpy as jnp
+from charjax.storage import manifest
 from charjax.storage.checkpoints import Checkpoints
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 items = {"params": {"x": jax.random.normal(jax.random.key(0), (256, 256))}}
@@ -202,6 +206,7 @@ def test_the_last_save_survives_the_end_of_the_process(tmp_path, ending):
 import sys
 from pathlib import Path
 import jax.numpy as jnp
+from charjax.storage import manifest
 from charjax.storage.checkpoints import Checkpoints
 with Checkpoints(Path(sys.argv[1])) as checkpoints:
     checkpoints.save(1, {{"params": {{"x": jnp.ones((1000, 1000))}}}}, {{}})
@@ -220,6 +225,7 @@ def test_killed_while_saving(tmp_path):
 import sys
 from pathlib import Path
 import jax, jax.numpy as jnp
+from charjax.storage import manifest
 from charjax.storage.checkpoints import Checkpoints
 with Checkpoints(Path(sys.argv[1])) as checkpoints:
     for step in range(1, 10_000):
@@ -297,13 +303,86 @@ def test_resolve_names_the_steps_there_are(tmp_path):
 # Restoring.
 
 
-def test_only_the_named_items_are_read(tmp_path):
+def test_only_the_named_items_are_restored(tmp_path):
     save_all(tmp_path, {1: 1.0})
-    shutil.rmtree(tmp_path / "1/opt_state")
     with Checkpoints(tmp_path, read_only=True) as checkpoints:
         restored = checkpoints.restore(1, {"params": structs(state()["params"])})
     assert set(restored) == {"params"}
     assert digest(restored) == digest({"params": state()["params"]})
+
+
+# Damage.
+
+
+def damaged(directory, kind, random):
+    """Damages one file of a step; says which."""
+    files = sorted(path for path in directory.rglob("*") if path.is_file())
+    path = random.choice(files)
+    data = bytearray(path.read_bytes())
+    if kind == "cut":
+        data = data[: random.randrange(max(len(data), 1))]
+    elif kind == "flipped" and data:
+        data[random.randrange(len(data))] ^= 1 << random.randrange(8)
+    elif kind == "grown":
+        data += b"\0"
+    elif kind == "emptied":
+        data = b""
+    if kind == "deleted" or bytes(data) == path.read_bytes():
+        path.unlink()
+    else:
+        path.write_bytes(bytes(data))
+    return f"{kind} {path.relative_to(directory)}"
+
+
+@pytest.mark.parametrize("kind", ["cut", "flipped", "grown", "emptied", "deleted"])
+def test_damage_is_told_and_the_newest_sound_step_is_used(tmp_path, kind, request):
+    save_all(tmp_path / "whole", {1: 2.0, 2: 1.0})
+    save_all(tmp_path / "whole", {3: 3.0})
+    expected = {step: digest(state(float(step))) for step in (2, 3)}
+    random = Random(kind)
+    for _ in range(request.config.getoption("--corruptions") // 5):
+        directory = tmp_path / "damaged"
+        shutil.rmtree(directory, ignore_errors=True)
+        shutil.copytree(tmp_path / "whole", directory)
+        what = damaged(directory / "3", kind, random)
+        told = []
+        with Checkpoints(directory, read_only=True, warn=told.append) as checkpoints:
+            step = checkpoints.resolve("latest")
+            found = digest(checkpoints.restore(step, structs(state())))
+            assert (step, found) == (2, expected[2]), what
+            assert len(told) == 1, what
+            assert "step 3" in told[0], what
+            with pytest.raises(InputError, match=r"damaged.*step 2"):
+                checkpoints.resolve("latest", strict=True)
+            with pytest.raises(InputError, match=r"step 3 .* damaged.*--step 2"):
+                checkpoints.restore(3, structs(state()))
+
+
+def test_where_every_step_is_damaged_that_is_said(tmp_path):
+    save_all(tmp_path, {1: 1.0})
+    (tmp_path / "1/manifest.json").unlink()
+    with Checkpoints(tmp_path) as checkpoints:
+        assert checkpoints.latest() is None
+        with pytest.raises(InputError, match=r"every checkpoint .* no manifest.*--fresh"):
+            checkpoints.resolve("latest")
+
+
+def test_a_save_that_was_not_sealed_never_counts(tmp_path):
+    save_all(tmp_path, {1: 1.0})
+    shutil.copytree(tmp_path / "1", tmp_path / "2.saving")
+    (tmp_path / "2.saving/manifest.json").unlink()
+    with Checkpoints(tmp_path) as checkpoints:
+        assert checkpoints.steps() == [1]
+    assert os.listdir(tmp_path) == ["1"]
+
+
+def test_the_old_step_comes_back_if_its_replacement_was_lost(tmp_path):
+    save_all(tmp_path, {5: 1.0})
+    (tmp_path / "5").rename(tmp_path / "5.retired")
+    (tmp_path / "5.saving").mkdir()
+    with Checkpoints(tmp_path) as checkpoints:
+        assert checkpoints.record(5)["validation_loss"] == 1.0
+    assert os.listdir(tmp_path) == ["5"]
 
 
 def test_differences_are_listed(tmp_path):
@@ -330,6 +409,7 @@ import jax
 jax.config.update("jax_num_cpu_devices", int(sys.argv[2]))
 import jax.numpy as jnp
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
+from charjax.storage import manifest
 from charjax.storage.checkpoints import Checkpoints
 from charjax.storage.digest import digest
 mesh = jax.make_mesh((int(sys.argv[2]),), ("data",), axis_types=(AxisType.Auto,))
@@ -356,6 +436,7 @@ def test_an_unknown_format_is_refused(tmp_path, found):
     save_all(tmp_path, {1: 1.0})
     path = tmp_path / "1/record/metadata"
     path.write_text(json.dumps({**json.loads(path.read_text()), "format": found}))
+    manifest.seal(tmp_path / "1")
     refusal = pytest.raises(InputError, match=f"format {found}, .* reads format {FORMAT}")
     with Checkpoints(tmp_path, read_only=True) as checkpoints, refusal:
         checkpoints.restore(1, structs(state()))

@@ -1,0 +1,235 @@
+"""Kill a real run at any moment; start it again until it is done; compare every bit.
+
+`pytest tests/test_kill_anywhere.py --kills 200` is the long one: as many kills at random
+moments in one run. The seed is fixed, the moments are not: they depend on the machine.
+"""
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from charjax.storage.checkpoints import Checkpoints
+
+ROOT = Path(__file__).parents[1]
+TEXT = (
+    "It was the best of times, it was the worst of times, it was the age of wisdom.\n" * 60
+)
+EVERY = 5
+OPTIONS = [
+    *("--data.source", "text.txt", "--data.batch_size", "4", "--data.sequence_length", "8"),
+    *("--model.hidden_size", "32", "--model.num_layers", "2", "--model.dropout", "0.2"),
+    *("--train.log_every", "1", "--train.eval_every", "20", "--train.sample_every", "25"),
+    *("--train.checkpoint_every", str(EVERY), "--optimizer.warmup_steps", "5"),
+]
+
+
+def environment(tmp_path):
+    cache = {"JAX_COMPILATION_CACHE_DIR": str(tmp_path / "compiled")}
+    quick = {
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+        "PYTHONDONTWRITEBYTECODE": "1",
+    }
+    return {**os.environ, **cache, **quick, "CHARJAX_CACHE_DIR": str(tmp_path / "cache")}
+
+
+def train(folder, workdir, steps, **options):
+    command = [sys.executable, str(ROOT / "train.py"), "--workdir", workdir, *OPTIONS]
+    command += ["--train.steps", str(steps)]
+    return subprocess.Popen(
+        command, cwd=folder, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, **options
+    )
+
+
+def finished(folder, workdir, steps, **options):
+    process = train(folder, workdir, steps, **options)
+    _, said = process.communicate(timeout=240)
+    assert process.returncode == 0, said.decode()
+    return said.decode()
+
+
+def outcome(folder, workdir, env):
+    """What must not depend on kills: the digest, the metrics, a text, the samples."""
+
+    def ask(*arguments):
+        done = subprocess.run(
+            [sys.executable, "-m", "charjax", *arguments, "--workdir", workdir],
+            cwd=folder,
+            env=env,
+            capture_output=True,
+            timeout=240,
+        )
+        assert done.returncode == 0, done.stderr.decode()
+        return done.stdout
+
+    inspected = json.loads(ask("inspect", "--json"))
+    text = ask("sample", "--step", "latest", "--length", "300", "--seed", "3")
+    lines = (folder / workdir / "metrics.jsonl").read_text().splitlines()
+    metrics = [json.loads(line) for line in lines]
+    for line in metrics:
+        line.pop("chars_per_second", None)
+    samples = (folder / workdir / "samples.txt").read_bytes()
+    return inspected["step"], inspected["digest"], metrics, text, samples
+
+
+def steps_on_disk(workdir):
+    folder = workdir / "checkpoints"
+    if not folder.exists():
+        return []
+    return [int(path.name) for path in folder.iterdir() if path.name.isdigit()]
+
+
+def last_logged(workdir):
+    try:
+        data = (workdir / "metrics.jsonl").read_bytes()
+    except FileNotFoundError:
+        return 0
+    whole = data[: data.rfind(b"\n") + 1].splitlines()
+    return max((json.loads(line)["step"] for line in whole), default=0)
+
+
+def test_a_run_killed_at_random_moments_ends_as_if_it_had_not_been(tmp_path, request):
+    kills = request.config.getoption("--kills")
+    steps = 40 + 12 * kills
+    (tmp_path / "text.txt").write_text(TEXT)
+    env, draw = environment(tmp_path), random.Random(1)
+    finished(tmp_path, "whole", steps, env=env)
+    workdir, killed, most_lost, started = tmp_path / "killed", 0, 0, time.monotonic()
+    moments = {"starting": 0, "training": 0}
+    while True:
+        process = train(tmp_path, "killed", steps, env=env)
+        reached, kept = last_logged(workdir), max(steps_on_disk(workdir), default=0)
+        if killed < kills:
+            if draw.random() < 0.15:
+                moment, wait = "starting", draw.uniform(0, 3)
+            else:
+                # Until it trains again, and then a moment of it.
+                while process.poll() is None and last_logged(workdir) in (0, reached, kept):
+                    time.sleep(0.005)
+                moment, wait = "training", draw.expovariate(1 / 0.05)
+            try:
+                process.wait(wait)
+            except subprocess.TimeoutExpired:
+                process.send_signal(signal.SIGKILL)
+        _, said = process.communicate(timeout=240)
+        if process.returncode == 0:
+            break
+        assert process.returncode == -signal.SIGKILL, said.decode()
+        killed += 1
+        moments[moment] += 1
+        lost = last_logged(workdir) - max(steps_on_disk(workdir), default=0)
+        most_lost = max(most_lost, lost)
+    took = time.monotonic() - started
+    print(f"{killed} kills {moments}, {steps} steps, {took:.0f} s, lost {most_lost} steps")
+    assert killed >= min(kills, 3)
+    # A save may be under way when the next is due, so up to two intervals are at stake
+    # where steps are as short as here.
+    assert most_lost <= 2 * EVERY
+    assert outcome(tmp_path, "killed", env) == outcome(tmp_path, "whole", env)
+    left = {path.name for path in (workdir / "checkpoints").iterdir()}
+    assert all(name.isdigit() for name in left), left
+
+
+# What a save asks of the file system: a kill after each of these, one after the other.
+CALLS = (
+    "openat,write,pwrite64,writev,rename,renameat,renameat2,mkdir,mkdirat,unlink,unlinkat"
+)
+CALLS += ",rmdir,fsync,fdatasync,ftruncate,link,linkat,close"
+
+SAVE = """
+import sys
+from pathlib import Path
+import jax
+from charjax.storage.checkpoints import Checkpoints
+directory, step = Path(sys.argv[1]), int(sys.argv[2])
+items = {"params": {"a": jax.numpy.arange(1000.0) + step, "b": jax.numpy.ones(3) * step}}
+with Checkpoints(directory) as checkpoints:
+    print("ready", flush=True)
+    sys.stdin.readline()
+    checkpoints.save(step, items, {"step": step, "validation_loss": 1.0 / step})
+"""
+
+
+def save_until(script, directory, step, limit=None):
+    """Saves a step in another process, which is killed after `limit` file system calls.
+
+    Each call is held for some milliseconds before it happens, so that the kill comes
+    before the next one. Returns how many calls there were.
+    """
+    command = [sys.executable, str(script), str(directory), str(step)]
+    child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert child.stdout.readline() == b"ready\n"
+    reading, writing = os.pipe()
+    # The kernel lets a tracer see calls only from its own first stop on.
+    tracer = subprocess.Popen(
+        [
+            *("strace", "-f", "-p", str(child.pid), "-o", f"/dev/fd/{writing}"),
+            *("-e", f"trace={CALLS}", "-e", f"inject={CALLS}:delay_enter=3000"),
+        ],
+        pass_fds=[writing],
+        stderr=subprocess.PIPE,
+    )
+    os.close(writing)
+    assert b"attached" in tracer.stderr.readline()
+    child.stdin.write(b"\n")
+    child.stdin.close()
+    count = 0
+    with os.fdopen(reading) as lines:
+        for line in lines:
+            # A call that is held, or goes on while another thread's begins, has two lines.
+            count += "resumed" not in line and "(" in line
+            if count == limit:
+                child.send_signal(signal.SIGKILL)
+                break
+        child.wait(60)
+        for _ in lines:
+            pass
+    child.stdout.close()
+    tracer.communicate(timeout=60)
+    return count
+
+
+@pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed")
+def test_a_kill_at_any_file_system_call_of_a_save_leaves_the_old_or_the_new_step(
+    tmp_path, request
+):
+    script, before = tmp_path / "save.py", tmp_path / "before"
+    script.write_text(SAVE)
+    for step in (1, 2):
+        subprocess.run(
+            [sys.executable, script, before, str(step)],
+            check=True,
+            input=b"\n",
+            timeout=120,
+        )
+    # The newest step is saved again, as after a resume, and a later one.
+    outcomes = {}
+    for step in (2, 3):
+        scratch = tmp_path / f"counted{step}"
+        shutil.copytree(before, scratch)
+        total = save_until(script, scratch, step)
+        assert total > 20
+        for number in range(1, total + 1, request.config.getoption("--syscalls")):
+            directory = tmp_path / "killed"
+            shutil.rmtree(directory, ignore_errors=True)
+            shutil.copytree(before, directory)
+            save_until(script, directory, step, number)
+            with Checkpoints(directory) as checkpoints:
+                found = checkpoints.resolve("latest", strict=True)
+                target = {"params": checkpoints.metadata(found, "params")}
+                params = checkpoints.restore(found, target)["params"]
+            assert float(params["a"][0]) == float(params["b"][2]) == found
+            left = {path.name for path in directory.iterdir()}
+            assert all(name.isdigit() for name in left), left
+            key = f"saving {step}: found {found}"
+            outcomes[key] = outcomes.get(key, 0) + 1
+    print(outcomes)
+    assert outcomes["saving 2: found 2"] > 0
+    assert outcomes["saving 3: found 2"] > 0
