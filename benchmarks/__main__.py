@@ -342,12 +342,13 @@ def plot_growth(results: list[dict[str, Any]], path: Path) -> None:
                 )
         for row in range(2):
             axes[row, column].set_xscale("log", base=2)
-            axes[row, column].set_ylim(bottom=0)
             axes[row, column].grid(alpha=0.3)
             axes[row, column].set_xticks(list(GROWTH[size]), [str(v) for v in GROWTH[size]])
         axes[1, column].set_xlabel(size)
     axes[0, 0].set_ylabel("microseconds per character")
     axes[1, 0].set_ylabel("GFLOP/s")
+    for row, what in enumerate(("us_per_character", "gflops")):
+        axes[row, 0].set_ylim(0, 1.05 * max(line[what] for line in results))
     axes[0, 0].legend()
     figure.tight_layout()
     figure.savefig(path, dpi=110)

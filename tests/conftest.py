@@ -28,8 +28,8 @@ def data_directory() -> Path:
 
 
 def pytest_addoption(parser):
-    parser.addoption("--kills", type=int, default=4, help="kills of one run")
+    parser.addoption("--kills", type=int, default=3, help="kills of one run")
     parser.addoption("--corruptions", type=int, default=50, help="of checkpoint files")
     parser.addoption(
-        "--syscalls", type=int, default=60, help="kill at each so-manieth call of a save"
+        "--syscalls", type=int, default=150, help="kill at each so-manieth call of a save"
     )

@@ -24,7 +24,7 @@ import jax
 from charjax.config import InputError
 from charjax.storage import manifest
 from charjax.storage.digest import named_leaves
-from charjax.storage.failures import attempt, reason_for
+from charjax.storage.failures import attempt, let_abandoned_work_end, reason_for
 
 FORMAT = 2
 """The layout of a step on disk. It grows when older code could misread newer files."""
@@ -127,7 +127,9 @@ class Checkpoints:
         self.failures = 0
 
     def _finish(self, step: int) -> None:
-        self._checkpointer.wait_until_finished()
+        _, reason = attempt(self._checkpointer.wait_until_finished)
+        if reason is not None:
+            raise OSError(reason)
         if jax.process_index() != 0:
             return
         manifest.seal(self._working(step))
@@ -354,6 +356,7 @@ class Checkpoints:
         # A failed save leaves Orbax's threads in an unknown state.
         self._checkpointer = _checkpointer()
         self.failures += 1
+        let_abandoned_work_end()
         reason = reason_for(error)
         return OSError(
             f"checkpoint step {step} was not saved in {self._directory}: {reason}"

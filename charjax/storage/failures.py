@@ -10,19 +10,24 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 
-def attempt(read: Callable[[], Any]) -> tuple[Any, str | None]:
-    """What `read` returns and None, or None and the reason for which it failed."""
-    with _abandoned_reads_silenced():
+def attempt(action: Callable[[], Any]) -> tuple[Any, str | None]:
+    """What `action` returns and None, or None and the reason for which it failed."""
+    with _abandoned_work_silenced():
         try:
-            return read(), None
+            return action(), None
         except Exception as error:
             reason = reason_for(error)
-        # Outside the except clause, so that the traceback keeps no read alive. Those
-        # under way complain when they end, which is soon.
+    # Outside the except clause, so that the traceback keeps no read or write alive.
+    let_abandoned_work_end()
+    return None, reason
+
+
+def let_abandoned_work_end() -> None:
+    """Gives what a failure left under way the time to end, without its complaints."""
+    with _abandoned_work_silenced():
         gc.collect()
         time.sleep(0.2)
         gc.collect()
-        return None, reason
 
 
 def reason_for(error: BaseException) -> str:
@@ -38,11 +43,15 @@ def reason_for(error: BaseException) -> str:
 
 
 @contextlib.contextmanager
-def _abandoned_reads_silenced() -> Iterator[None]:
-    # When one array cannot be read, Orbax abandons the reads of the others without
+def _abandoned_work_silenced() -> Iterator[None]:
+    # When one array cannot be read or written, Orbax abandons the others without
     # waiting for them, and each one that fails later prints pages on standard error.
     def hook(unraisable: Any) -> None:
-        noise = ("Event loop is closed", "Encountered error while reading array")
+        noise = (
+            "Event loop is closed",
+            "Encountered error while reading array",
+            "coroutine ignored GeneratorExit",
+        )
         if not str(unraisable.exc_value).startswith(noise):
             shown(unraisable)
 

@@ -1,0 +1,237 @@
+"""Real faults through the commands and the public API: what is promised of each."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from charjax import Config, DataConfig, InputError, ModelConfig, TrainConfig, fit, load
+from charjax.loop import Diverged
+from charjax.reporting.metrics import read
+from charjax.text.batching import batch_at
+from charjax.training.state import initial_state
+from charjax.training.step import train_step
+
+ROOT = Path(__file__).parents[1]
+TEXT = "all happy families are alike; every unhappy family is unhappy.\n" * 40
+CONFIG = Config(
+    data=DataConfig(batch_size=8, sequence_length=8),
+    model=ModelConfig(hidden_size=16),
+    train=TrainConfig(steps=40, eval_every=None, checkpoint_every=10, log_every=1),
+)
+
+
+# Numbers.
+
+
+def one_step(config, poison):
+    """The state before and after a step whose state was poisoned, and its metrics."""
+    config = config.replace(**{"optimizer.schedule": "constant"})
+    state = poison(initial_state(config, 128, jax.random.key(0)))
+    ids = np.frombuffer(TEXT.encode(), np.uint8)
+    batch = batch_at(ids, config.data, 0, 3)
+    after, metrics = jax.jit(train_step, static_argnums=0)(
+        config, state, batch, jax.random.key(1)
+    )
+    return state, after, metrics
+
+
+def poisoned_carry(state):
+    return jax.tree_util.tree_map_with_path(
+        lambda path, leaf: leaf.at[0, 0, 0].set(jnp.nan) if "carry" in str(path) else leaf,
+        state,
+    )
+
+
+def overflowing_head(state):
+    head = {**state.params["head"], "bias": state.params["head"]["bias"].at[3].set(jnp.inf)}
+    return type(state)(
+        state.step, {**state.params, "head": head}, state.opt_state, state.carry
+    )
+
+
+@pytest.mark.parametrize("poison", [poisoned_carry, overflowing_head])
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+@pytest.mark.parametrize("name", ["adam", "sgd", "muon"])
+def test_an_update_that_is_no_number_changes_no_bit(poison, precision, name):
+    config = CONFIG.replace(**{"train.precision": precision, "optimizer.name": name})
+    state, after, metrics = one_step(config, poison)
+    assert metrics["skipped"]
+    assert after.step == state.step + 1
+    before = (state.params, state.opt_state, state.carry)
+    kept = (after.params, after.opt_state, after.carry)
+    for a, b in zip(jax.tree.leaves(kept), jax.tree.leaves(before), strict=True):
+        assert np.asarray(a).tobytes() == np.asarray(b).tobytes()
+
+
+def test_a_gradient_above_skip_norm_is_skipped_and_one_below_is_not():
+    for limit, skipped in ((1e-6, True), (1e6, False)):
+        config = CONFIG.replace(**{"optimizer.skip_norm": limit})
+        state, after, metrics = one_step(config, lambda state: state)
+        assert bool(metrics["skipped"]) is skipped
+        same = np.array_equal(
+            after.params["head"]["kernel"], state.params["head"]["kernel"]
+        )
+        assert same is skipped
+
+
+def test_update_after_update_skipped_ends_the_run_with_a_good_checkpoint(tmp_path):
+    fit(CONFIG.replace(**{"train.steps": 20}), tmp_path / "run", text=TEXT, quiet=True)
+    good = load(tmp_path / "run", "latest").params
+    again = CONFIG.replace(**{"optimizer.skip_norm": 1e-9, "train.steps": 60})
+    with pytest.raises(Diverged, match=r"10 updates in a row .*learning_rate"):
+        fit(again, tmp_path / "other", text=TEXT, quiet=True)
+    lines = read(tmp_path / "other/metrics.jsonl")
+    assert [line["step"] for line in lines if line.get("skipped")] == list(range(1, 11))
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(good))
+
+
+def test_skips_are_counted_across_a_resume(tmp_path):
+    config = CONFIG.replace(**{"optimizer.skip_norm": 1e-9, "train.checkpoint_every": 6})
+    asked = []
+
+    def stop():
+        asked.append(1)
+        return len(asked) == 6
+
+    fit(config, tmp_path, text=TEXT, quiet=True, stop=stop)
+    with pytest.raises(Diverged, match="up to step 10"):
+        fit(config, tmp_path, text=TEXT, quiet=True)
+
+
+# Saves that fail.
+
+FAILING = """
+import os, resource, signal, sys, time
+from charjax import fit
+from test_faults import CONFIG, TEXT
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+workdir, mend_after = sys.argv[1], int(sys.argv[2])
+limits, asked = resource.getrlimit(resource.RLIMIT_FSIZE), []
+def stop():
+    asked.append(1)
+    if len(asked) == 11:
+        while not os.path.exists(f"{workdir}/checkpoints/10"):
+            time.sleep(0.01)
+        # No file may grow beyond this any more, as on a disk that is full.
+        resource.setrlimit(resource.RLIMIT_FSIZE, (4096, limits[1]))
+    if len(asked) == mend_after:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    return False
+fit(CONFIG.replace(**{"train.log_every": 100}), workdir, text=TEXT, stop=stop)
+"""
+
+
+def failing(workdir, mend_after):
+    return subprocess.run(
+        [sys.executable, "-c", FAILING, str(workdir), str(mend_after)],
+        capture_output=True,
+        text=True,
+        timeout=240,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parent)},
+    )
+
+
+def test_a_save_that_fails_is_warned_of_and_training_goes_on(tmp_path):
+    done = failing(tmp_path / "run", 25)
+    assert done.returncode == 0, done.stderr
+    assert "step 20 was not saved" in done.stderr
+    assert "training goes on" in done.stderr
+    assert load(tmp_path / "run", "latest").step == 40
+    whole = fit(CONFIG, text=TEXT, quiet=True)
+    for a, b in zip(
+        jax.tree.leaves(load(tmp_path / "run", "latest").params),
+        jax.tree.leaves(whole.model.params),
+        strict=True,
+    ):
+        np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+
+
+def test_saves_that_fail_in_a_row_end_the_run_and_keep_the_last_good_one(tmp_path):
+    done = failing(tmp_path / "run", 10_000)
+    assert done.returncode == 1
+    assert "Make room or mend the disk" in done.stderr
+    assert load(tmp_path / "run", "latest").step == 10
+    result = fit(CONFIG, tmp_path / "run", text=TEXT, quiet=True)
+    assert int(result.state.step) == 40
+
+
+# Damage, on the way back into a run.
+
+
+def test_a_run_whose_newest_step_is_damaged_goes_on_from_the_one_before(tmp_path, capfd):
+    whole = fit(CONFIG, tmp_path / "whole", text=TEXT, quiet=True)
+    run, steps = tmp_path / "run", tmp_path / "run/checkpoints"
+    born = CONFIG.replace(**{"optimizer.schedule_steps": 40})
+    fit(born.replace(**{"train.steps": 20}), run, text=TEXT, quiet=True)
+    shutil.copytree(steps / "20", tmp_path / "20")
+    fit(born.replace(**{"train.steps": 30}), run, text=TEXT, quiet=True)
+    shutil.rmtree(steps / "20", ignore_errors=True)
+    shutil.copytree(tmp_path / "20", steps / "20")
+    path = steps / "30/record/metadata"
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(bytes(data))
+
+    with pytest.raises(InputError, match=r"damaged.*--strict"):
+        fit(CONFIG, run, text=TEXT, quiet=True, strict=True)
+    result = fit(CONFIG, run, text=TEXT, quiet=True)
+    assert "step 30" in capfd.readouterr().err
+    for a, b in zip(
+        jax.tree.leaves(result.state), jax.tree.leaves(whole.state), strict=True
+    ):
+        np.testing.assert_array_equal(a, b)
+
+
+# Signals.
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_signal_before_the_first_step_ends_the_command_at_once(tmp_path, number, code):
+    (tmp_path / "text.txt").write_text(TEXT)
+    sizes = ("--data.batch_size", "4", "--data.sequence_length", "16")
+    command = [sys.executable, str(ROOT / "train.py"), "--data.source", "text.txt", *sizes]
+    process = subprocess.Popen(
+        command, cwd=tmp_path, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL
+    )
+    assert process.stderr is not None
+    # The introduction is over: what follows is compilation.
+    while not process.stderr.readline().startswith(b"run:"):
+        assert process.poll() is None
+    time.sleep(0.2)
+    process.send_signal(number)
+    begun = time.monotonic()
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == code, said
+    assert time.monotonic() - begun < 2
+    assert b"Traceback" not in said
+    # Nothing stands in the way of the next start.
+    process = subprocess.run(
+        [*command, "--train.steps", "3"], cwd=tmp_path, capture_output=True, timeout=240
+    )
+    assert process.returncode == 0, process.stderr
+
+
+def test_a_signal_while_sampling_ends_it_at_once(tmp_path):
+    fit(CONFIG.replace(**{"train.steps": 10}), tmp_path / "run", text=TEXT, quiet=True)
+    command = [sys.executable, str(ROOT / "sample.py"), "--workdir", str(tmp_path / "run")]
+    process = subprocess.Popen(
+        [*command, "--length", "100000000"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env={**os.environ, "PYTHONUNBUFFERED": "1"},
+    )
+    assert process.stdout is not None
+    assert len(process.stdout.read(200)) == 200
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert b"Traceback" not in said
