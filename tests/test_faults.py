@@ -109,10 +109,12 @@ def test_skips_are_counted_across_a_resume(tmp_path):
 
 # Saves that fail.
 
+LONGER = CONFIG.replace(**{"train.steps": 80})
+
 FAILING = """
 import os, resource, signal, sys, time
 from charjax import fit
-from test_faults import CONFIG, TEXT
+from test_faults import LONGER, TEXT
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 workdir, mend_after = sys.argv[1], int(sys.argv[2])
 limits, asked = resource.getrlimit(resource.RLIMIT_FSIZE), []
@@ -126,7 +128,7 @@ def stop():
     if len(asked) == mend_after:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     return False
-fit(CONFIG.replace(**{"train.log_every": 100}), workdir, text=TEXT, stop=stop)
+fit(LONGER.replace(**{"train.log_every": 100}), workdir, text=TEXT, stop=stop)
 """
 
 
@@ -145,8 +147,8 @@ def test_a_save_that_fails_is_warned_of_and_training_goes_on(tmp_path):
     assert done.returncode == 0, done.stderr
     assert "step 20 was not saved" in done.stderr
     assert "training goes on" in done.stderr
-    assert load(tmp_path / "run", "latest").step == 40
-    whole = fit(CONFIG, text=TEXT, quiet=True)
+    assert load(tmp_path / "run", "latest").step == 80
+    whole = fit(LONGER, text=TEXT, quiet=True)
     for a, b in zip(
         jax.tree.leaves(load(tmp_path / "run", "latest").params),
         jax.tree.leaves(whole.model.params),
@@ -160,8 +162,8 @@ def test_saves_that_fail_in_a_row_end_the_run_and_keep_the_last_good_one(tmp_pat
     assert done.returncode == 1
     assert "Make room or mend the disk" in done.stderr
     assert load(tmp_path / "run", "latest").step == 10
-    result = fit(CONFIG, tmp_path / "run", text=TEXT, quiet=True)
-    assert int(result.state.step) == 40
+    result = fit(LONGER, tmp_path / "run", text=TEXT, quiet=True)
+    assert int(result.state.step) == 80
 
 
 # Damage, on the way back into a run.
