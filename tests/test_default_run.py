@@ -46,10 +46,12 @@ def test_the_default_run_learns_and_writes_words(tmp_path):
     known = set(WORD.findall(corpus))
     report = [f"validation {validation:.4f}, training {sum(train) / len(train):.4f} nats"]
     for temperature in (1.0, 0.8):
-        sample = run(*(ROOT / "sample.py", "--length", 2000, "--temperature", temperature))
+        # One text of 2,000 characters is off by up to 5 % of its words either way.
+        options = ("--length", 2000, "--num-samples", 8, "--temperature", temperature)
+        sample = run(ROOT / "sample.py", *options)
         words = WORD.findall(sample)
         share = sum(word in known for word in words) / len(words)
-        copied = longest_copied(sample, corpus)
+        copied = longest_copied(sample[:2000], corpus)
         report.append(
             f"temperature {temperature}: {share:.1%} of {len(words)} words occur in the "
             f"text; longest passage copied: {len(copied)} characters, {copied!r}"
