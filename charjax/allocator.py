@@ -17,7 +17,8 @@ def keep_freed_memory() -> bool:
     """Makes malloc keep what is freed for the next step; says whether it did.
 
     Process-wide, for glibc only, and not where the user has set malloc up in the
-    environment. Peak memory stays as it is, but is not given back before the end.
+    environment. What has been freed is not given back before the end, and memory asked for
+    as zeros is cleared at once, where the kernel would have waited for its first use.
     """
     if any(name.startswith(("MALLOC_", "GLIBC_TUNABLES")) for name in os.environ):
         return False

@@ -345,8 +345,9 @@ class Checkpoints:
             if reason is None:
                 return found
             reason = f"its {what} cannot be read: {reason}"
-        others = [other for other in self.steps() if not self.damage(other)]
-        others = [other for other in others if other != step]
+        others = [
+            other for other in self.steps() if other != step and not self.damage(other)
+        ]
         remedy = f"try --step {others[-1]}" if others else "there is no other step"
         raise InputError(
             f"checkpoint step {step} in {self._directory} is damaged ({reason}): {remedy}."
