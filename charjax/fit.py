@@ -156,11 +156,18 @@ def _checked(config: Config, surveyed: Survey) -> Config:
 def _check_text(workdir: Path, config: Config, surveyed: Survey, strict: bool) -> None:
     """Refuses a text other than the one a run was begun with."""
     with Checkpoints(workdir / run_directory.CHECKPOINTS, read_only=True) as checkpoints:
-        then = checkpoints.record(checkpoints.resolve("latest", strict=strict))["corpus"]
-    if then["fingerprint"] != surveyed.fingerprint:
+        record = checkpoints.reading("latest", checkpoints.record, strict=strict)
+    _same_text(record, config, workdir, surveyed.fingerprint, surveyed.length)
+
+
+def _same_text(
+    record: dict[str, Any], config: Config, workdir: Path, fingerprint: str, length: int
+) -> None:
+    then = record["corpus"]
+    if then["fingerprint"] != fingerprint:
         raise InputError(
             f"data.source is {' '.join(config.data.sources)}: the text is not the one "
-            f"that {workdir} was trained on ({surveyed.length:,} characters now, "
+            f"that {workdir} was trained on ({length:,} characters now, "
             f"{then['characters']:,} then). Restore the text, or start over with --fresh "
             "or another --workdir."
         )
@@ -209,8 +216,10 @@ def _start(run: Run, origin: Params | None) -> tuple[TrainState, Any, Memory]:
             params = jax.device_put(origin, sharding.params)
             state = dataclasses.replace(state, params=params)
         return state, sharding, Memory()
-    assert run.checkpoints is not None
+    assert run.checkpoints is not None and run.workdir is not None
     record = run.checkpoints.record(step)
+    # Again, since a step that was whole but had no name yet has one only now.
+    _same_text(record, config, run.workdir, run.corpus.fingerprint, len(run.corpus.ids))
     target = parallel.abstract(shapes, sharding)
     items = run.checkpoints.restore(
         step,
@@ -226,7 +235,7 @@ def _train(
     config, workdir = run.config, run.workdir
     state, sharding, memory = _start(run, origin)
     first = int(state.step)
-    if workdir is not None and first > 0:
+    if workdir is not None:
         # A resumed run's length may be new; written once it is known to go on.
         run_directory.write_config(workdir, config)
     epoch_steps = batching.batches_per_epoch(len(run.split("train")), config.data)

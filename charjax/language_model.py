@@ -1,6 +1,7 @@
 """What `charjax.load` returns: a trained model that writes, predicts and scores text."""
 
 import dataclasses
+import functools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -251,17 +252,20 @@ def load(workdir: str | Path, step: str | int = "best") -> LanguageModel:
       InputError: no run or no such checkpoint there, or a damaged one.
     """
     with _open(Path(workdir)) as checkpoints:
-        number = checkpoints.resolve(step)
-        record = checkpoints.record(number)
-        config = from_dict(record["config"])
-        vocabulary = Vocabulary.from_dict(record["vocabulary"])
-        shapes = jax.eval_shape(
-            lambda key: init(config, vocabulary.size, key), jax.random.key(0)
-        )
-        params = checkpoints.restore(number, {"params": shapes})["params"]
+        return checkpoints.reading(step, functools.partial(_model, checkpoints))
+
+
+def _model(checkpoints: Checkpoints, step: int) -> LanguageModel:
+    record = checkpoints.record(step)
+    config = from_dict(record["config"])
+    vocabulary = Vocabulary.from_dict(record["vocabulary"])
+    shapes = jax.eval_shape(
+        lambda key: init(config, vocabulary.size, key), jax.random.key(0)
+    )
+    params = checkpoints.restore(step, {"params": shapes})["params"]
     counts = np.asarray(record["symbol_counts"], np.int64)
     text = record["corpus"]["fingerprint"]
-    return LanguageModel(config, params, vocabulary, counts, number, text)
+    return LanguageModel(config, params, vocabulary, counts, step, text)
 
 
 def inspect_run(workdir: str | Path, step: str | int = "latest") -> dict[str, Any]:
@@ -272,17 +276,19 @@ def inspect_run(workdir: str | Path, step: str | int = "latest") -> dict[str, An
     `digest`, a SHA-256 over params, opt_state and carry, so that two runs compare.
     """
     with _open(Path(workdir)) as checkpoints:
-        number = checkpoints.resolve(step)
-        record = checkpoints.record(number)
-        items = ("params", "opt_state", "carry")
-        targets = {name: checkpoints.metadata(number, name) for name in items}
-        state = checkpoints.restore(number, targets)
-        best = checkpoints.best()
-        loss = None if best is None else checkpoints.record(best)["validation_loss"]
-        steps = checkpoints.steps()
+        return checkpoints.reading(step, functools.partial(_facts, checkpoints))
+
+
+def _facts(checkpoints: Checkpoints, step: int) -> dict[str, Any]:
+    record = checkpoints.record(step)
+    items = ("params", "opt_state", "carry")
+    targets = {name: checkpoints.metadata(step, name) for name in items}
+    state = checkpoints.restore(step, targets)
+    best = checkpoints.best()
+    loss = None if best is None else checkpoints.record(best)["validation_loss"]
     return {
-        "step": number,
-        "steps": steps,
+        "step": step,
+        "steps": checkpoints.steps(),
         "parameters": sum(leaf.size for leaf in jax.tree.leaves(state["params"])),
         "config": record["config"],
         "vocabulary": {

@@ -121,11 +121,32 @@ class Report:
     bar: Progress
     file: MetricsFile | None
     history: list[dict[str, Any]]
+    failing: set[str] = dataclasses.field(default_factory=set)
+    """Names of files that could not be written the last time."""
 
     def write(self, **fields: Any) -> None:
         self.history.append(fields)
         if self.file is not None:
-            self.file.write(**fields)
+            file = self.file
+            self.attempt(run_directory.METRICS, lambda: file.write(**fields))
+
+    def sync(self) -> None:
+        """The lines so far survive a loss of power."""
+        if self.file is not None:
+            self.attempt(run_directory.METRICS, self.file.sync)
+
+    def attempt(self, name: str, write: Callable[[], None]) -> None:
+        """Writes a file that training can do without; a warning if that fails."""
+        try:
+            write()
+        except OSError as error:
+            if name not in self.failing:
+                self.bar.message(
+                    f"warning: {name} cannot be written, {error.strerror}; training goes on"
+                )
+            self.failing.add(name)
+        else:
+            self.failing.discard(name)
 
 
 def out_of_patience(config: Config, memory: Memory) -> bool:
@@ -188,10 +209,11 @@ def loop(
             _sample(run, state, report)
         if saving or exhausted or memory.best_step != best:
             _tolerate(run, report, lambda checkpoints: checkpoints.wait())
+            # A step on the disk whose metrics are not would resume with lines missing.
+            report.sync()
             _tolerate(run, report, _saving(run, state, memory, validation))
         if validation is not None and run.workdir is not None:
-            title = f"{run.workdir.name}: {config.model.cell}"
-            curves.draw(report.history, run.workdir / run_directory.CURVES, title=title)
+            _draw_curves(run, run.workdir / run_directory.CURVES, report)
         if exhausted:
             report.bar.message(
                 f"stopping early: no improvement in {memory.stale_evaluations} evaluations "
@@ -282,7 +304,13 @@ def _sample(run: Run, state: TrainState, report: Report) -> None:
     text = run.model(state.params, step).generate("", SAMPLE_LENGTH, seed=step % 2**32)
     report.bar.message(f"--- sample at step {step:,} ---\n{text}\n---")
     if run.workdir is not None:
-        samples.append(run.workdir / run_directory.SAMPLES, step, text)
+        path = run.workdir / run_directory.SAMPLES
+        report.attempt(path.name, lambda: samples.append(path, step, text))
+
+
+def _draw_curves(run: Run, path: Path, report: Report) -> None:
+    title = f"{path.parent.name}: {run.config.model.cell}"
+    report.attempt(path.name, lambda: curves.draw(report.history, path, title=title))
 
 
 def _saving(

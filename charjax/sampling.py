@@ -6,11 +6,11 @@ Each row and position has its own key, so a text is the same however it is cut i
 chunks, and a row does not depend on the rows beside it.
 """
 
-import math
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 from charjax.config import Config, InputError
@@ -39,7 +39,7 @@ def check_options(
     """Raises InputError for a length, temperature or top-k that means nothing."""
     if length < 0:
         raise InputError(f"length is {length}: give 0 or more characters.")
-    if not (math.isfinite(temperature) and temperature >= 0):
+    if not 0 <= temperature <= np.finfo(np.float32).max:
         raise InputError(
             f"temperature is {temperature}: give 0 (always the likeliest character) or "
             "a positive number; 1 draws from the model as it is."

@@ -3,6 +3,7 @@
 import json
 import logging
 import re
+import shutil
 
 import jax
 import numpy as np
@@ -18,6 +19,7 @@ from charjax import (
     TrainConfig,
 )
 from charjax.language_model import inspect_run
+from charjax.storage.run_directory import read_config
 
 TEXT = "the quick brown fox jumps over the lazy dog. " * 80
 
@@ -151,6 +153,22 @@ def test_resuming_with_another_config_or_text_is_refused(tmp_path):
         quiet=True,
     )
     assert int(fresh.state.step) == 4 and fresh.config.model.hidden_size == 8
+
+
+def test_another_text_is_noticed_where_the_first_step_has_no_name_yet(tmp_path):
+    charjax.fit(small(**{"train.steps": 4}), tmp_path, text=TEXT, quiet=True)
+    steps = tmp_path / "checkpoints"
+    (steps / "4").rename(steps / "4.saving")
+    other = TEXT.replace("fox", "xof")
+    with pytest.raises(InputError, match="not the one"):
+        charjax.fit(small(**{"train.steps": 8}), tmp_path, text=other, quiet=True)
+
+
+def test_a_new_length_is_kept_although_there_is_no_checkpoint_yet(tmp_path):
+    charjax.fit(small(**{"train.steps": 4}), tmp_path, text=TEXT, quiet=True)
+    shutil.rmtree(tmp_path / "checkpoints")
+    charjax.fit(small(**{"train.steps": 8}), tmp_path, text=TEXT, quiet=True)
+    assert charjax.fit(read_config(tmp_path), tmp_path, text=TEXT).state.step == 8
 
 
 def test_a_changed_file_is_noticed(tmp_path):

@@ -177,6 +177,12 @@ def initial_carry(config: Config, rows: int) -> Any:
     return cell.initial_state(config.model.num_layers, rows, config.model.hidden_size)
 
 
+def with_reset(carry: Any, reset: Array) -> Any:
+    """The carry `[l, b, h]` with zeros in the rows that `reset [b]` bool names."""
+    keep = ~reset[None, :, None]
+    return jax.tree.map(lambda leaf: jnp.where(keep, leaf, 0.0), carry)
+
+
 def init(config: Config, vocab_size: int, key: Array) -> Params:
     """Fresh parameters.
 
@@ -240,8 +246,7 @@ def apply(
     ((2, 10, 65), (2, 2, 16))
     """
     if reset is not None:
-        keep = ~reset[None, :, None]
-        carry = jax.tree.map(lambda leaf: jnp.where(keep, leaf, 0.0), carry)
+        carry = with_reset(carry, reset)
     module = network(config, params["head"]["bias"].shape[0])
     logits, carry = module.apply(
         {"params": params}, ids.T.astype(jnp.int32), carry, key, length

@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -22,21 +23,34 @@ def bits(nats: float) -> float:
 class MetricsFile:
     """A metrics file to append to; a context manager.
 
-    Each line is complete on disk when `write` returns. JSON has no NaN and no
-    infinities: they are written as null.
+    Each line is in the file when `write` returns. One that could not be written is kept,
+    and tried again with the next. JSON has no NaN and no infinities: they are null.
     """
 
     def __init__(self, path: Path) -> None:
-        self._file = open(path, "a", encoding="utf-8")  # noqa: SIM115
+        self._file = open(path, "ab", buffering=0)  # noqa: SIM115
+        self._waiting = b""
 
     def write(self, **fields: Any) -> None:
         """Append one line. Values may be numbers, NumPy and JAX scalars, and strings."""
         line = json.dumps({name: _plain(value) for name, value in fields.items()})
-        self._file.write(line + "\n")
-        self._file.flush()
+        self._waiting += line.encode() + b"\n"
+        self._flush()
+
+    def sync(self) -> None:
+        """Bring all lines to the disk."""
+        self._flush()
+        os.fsync(self._file.fileno())
 
     def close(self) -> None:
-        self._file.close()
+        try:
+            self._flush()
+        finally:
+            self._file.close()
+
+    def _flush(self) -> None:
+        while self._waiting:
+            self._waiting = self._waiting[self._file.write(self._waiting) :]
 
     def __enter__(self) -> "MetricsFile":
         return self
@@ -47,7 +61,12 @@ class MetricsFile:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self.close()
+        try:
+            self.close()
+        except OSError:
+            # Not in place of the error that is on its way.
+            if kind is None:
+                raise
 
 
 def read(path: Path) -> list[dict[str, Any]]:

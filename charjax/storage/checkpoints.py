@@ -23,6 +23,7 @@ import jax
 
 from charjax.config import InputError
 from charjax.storage import manifest
+from charjax.storage.atomic import sync
 from charjax.storage.digest import named_leaves
 from charjax.storage.failures import attempt, let_abandoned_work_end, reason_for
 
@@ -80,6 +81,7 @@ class Checkpoints:
         """Saves that failed since the last one that did not."""
         if not read_only:
             self._directory.mkdir(parents=True, exist_ok=True)
+            sync(self._directory.parent)
             self._tidy()
 
     def save(self, step: int, items: Mapping[str, Any], record: Mapping[str, Any]) -> None:
@@ -133,9 +135,9 @@ class Checkpoints:
         if jax.process_index() != 0:
             return
         manifest.seal(self._working(step))
-        self._install(step)
-        if (reason := self.damage(step)) is not None:
+        if (reason := manifest.damage(self._working(step))) is not None:
             raise OSError(f"what was written cannot be read back: {reason}")
+        self._install(step)
         self._retire(step)
 
     def steps(self) -> list[int]:
@@ -143,13 +145,16 @@ class Checkpoints:
         return sorted(
             int(path.name)
             for path in self._directory.iterdir()
-            if _is_step(path.name) and path.is_dir() and any(path.iterdir())
+            if _is_step(path.name) and path.is_dir()
         )
 
     def damage(self, step: int) -> str | None:
         """What is wrong with a step on disk, in a few words; None if nothing is."""
         if step not in self._damage:
-            self._damage[step] = manifest.damage(self._path(step))
+            reason = manifest.damage(self._path(step))
+            if not self._path(step).is_dir():
+                return f"there is no step {step} any more"
+            self._damage[step] = reason
         return self._damage[step]
 
     def latest(self) -> int | None:
@@ -181,7 +186,7 @@ class Checkpoints:
                 "or choose another --workdir."
             )
         if which in ("latest", "best"):
-            latest = self._newest(steps, strict)
+            latest = self._newest(strict)
             best = self.best() if which == "best" else None
             return latest if best is None else best
         if _is_step(str(which)) and int(which) in steps:
@@ -191,8 +196,27 @@ class Checkpoints:
             f"{_listed(steps)}; give one of them, best or latest."
         )
 
-    def _newest(self, steps: list[int], strict: bool) -> int:
-        damaged = {step: reason for step in steps if (reason := self.damage(step))}
+    def reading(
+        self,
+        which: Literal["best", "latest"] | int | str,
+        read: Callable[[int], Any],
+        *,
+        strict: bool = False,
+    ) -> Any:
+        """What `read` makes of the step that `which` means.
+
+        A run that is training may retire the step meanwhile; then it is done again.
+        """
+        while True:
+            before = self.steps()
+            try:
+                return read(self.resolve(which, strict=strict))
+            except InputError:
+                if self.steps() == before:
+                    raise
+
+    def _newest(self, strict: bool) -> int:
+        damaged = {step: reason for step in self.steps() if (reason := self.damage(step))}
         latest = self.latest()
         told = "; ".join(f"step {step}: {reason}" for step, reason in damaged.items())
         if latest is None:
@@ -291,7 +315,13 @@ class Checkpoints:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self.close()
+        try:
+            self.close()
+        except OSError as failure:
+            if kind is None:
+                raise
+            # Not in place of the error that is on its way.
+            self._warn(str(failure))
 
     def _path(self, step: int) -> Path:
         return self._directory / str(step)
@@ -304,26 +334,27 @@ class Checkpoints:
         if jax.process_index() != 0:
             return
         for path in sorted(self._directory.iterdir()):
+            name = path.name.removesuffix(_SAVING)
             if _UNFINISHED in path.name:
                 _remove(path)
-            elif path.name.endswith(_SAVING):
-                # Whole, but not yet given its name: the step before it may be gone.
-                step = int(path.name.removesuffix(_SAVING))
-                retired = self._path(step).with_name(f"{step}{_RETIRED}")
+            elif name != path.name and _is_step(name):
+                # Whole, but not yet given its name: the step it replaces may be aside.
+                retired = path.with_name(name + _RETIRED)
                 if manifest.damage(path) is None:
-                    self._install(step)
-                elif retired.exists() and not self._path(step).exists():
-                    retired.rename(self._path(step))
+                    self._install(int(name))
+                elif retired.exists() and not self._path(int(name)).exists():
+                    retired.rename(self._path(int(name)))
                 _remove(path)
         for path in self._directory.glob(f"*{_RETIRED}"):
-            _remove(path)
+            if _is_step(path.name.removesuffix(_RETIRED)):
+                _remove(path)
 
     def _install(self, step: int) -> None:
-        """Give a sealed step its name, in place of one that has it."""
+        """Give a step that is sealed and verified its name, in place of one that has it."""
         retired = _set_aside(self._path(step))
         self._working(step).rename(self._path(step))
-        manifest.sync(self._directory)
-        self._damage.pop(step, None)
+        sync(self._directory)
+        self._damage[step] = None
         _remove(retired)
 
     def _retire(self, saved: int) -> None:
@@ -402,8 +433,10 @@ def _set_aside(path: Path) -> Path:
 
 
 def _remove(path: Path) -> None:
-    if path.exists():
+    if path.is_dir():
         shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def _validation_loss(record: Mapping[str, Any]) -> float | None:

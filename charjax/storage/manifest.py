@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from charjax.storage.atomic import sync
+
 NAME = "manifest.json"
 
 
@@ -55,15 +57,6 @@ def damage(directory: Path) -> str | None:
         return f"it cannot be read: {error.strerror}"
     unknown = sorted(set(found) - set(expected))
     return f"its file {unknown[0]} does not belong there" if unknown else None
-
-
-def sync(path: Path) -> None:
-    """Brings a file, or a directory's list of names, to the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _files(directory: Path) -> Iterator[Path]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from charjax.config import Config, InputError, flatten, from_dict, to_dict
-from charjax.storage.atomic import TEMPORARY, replacing
+from charjax.storage.atomic import TEMPORARY, replacing, sync
 
 CONFIG = "config.json"
 METRICS = "metrics.jsonl"
@@ -88,6 +88,7 @@ def check_apart(workdir: Path, config: Config) -> None:
 def create(workdir: Path, config: Config, text: bytes | None) -> None:
     """Begin a run in `workdir`: its config, and a text that no other file holds."""
     workdir.mkdir(parents=True, exist_ok=True)
+    sync(workdir.parent)
     if text is not None:
         with replacing(workdir / CORPUS) as path:
             path.write_bytes(text)

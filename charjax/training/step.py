@@ -8,7 +8,7 @@ import optax
 from jax import Array
 
 from charjax.config import Config
-from charjax.model.network import Params, apply
+from charjax.model.network import Params, apply, with_reset
 from charjax.text.batching import Batch
 from charjax.training.optimizer import optimizer, schedule
 from charjax.training.state import TrainState
@@ -39,8 +39,8 @@ def train_step(
       key: the run's PRNG key, the same at every step; the step number is folded in.
 
     An update whose loss or gradient is not finite, or whose gradient norm is above
-    `optimizer.skip_norm`, is skipped: parameters, optimizer state and carry stay what they
-    were, bit for bit, and only the step counts on.
+    `optimizer.skip_norm`, is skipped: parameters, moments and carry stay what they were,
+    bit for bit; only the step and the schedule's count of steps go on.
 
     Returns:
       The state after, and scalars: `loss` (nats per character, mean over the mask),
@@ -74,7 +74,8 @@ def train_step(
 
     count = jnp.maximum(characters, 1).astype(jnp.float32)
     grads = jax.tree.map(lambda grad: grad / count, grads)
-    updates, opt_state = optimizer(config).update(grads, state.opt_state, state.params)
+    chain: Any = optimizer(config)
+    updates, opt_state = chain.update(grads, state.opt_state, state.params)
     loss, grad_norm = loss / count, optax.tree.norm(grads)
     limit = config.optimizer.skip_norm
     sound = jnp.isfinite(loss) & jnp.isfinite(grad_norm)
@@ -88,7 +89,13 @@ def train_step(
         "learning_rate": jnp.asarray(schedule(config)(state.step), jnp.float32),
     }
     after = (optax.apply_updates(state.params, updates), opt_state, carry)
-    before = (state.params, state.opt_state, state.carry)
+    before = (
+        state.params,
+        # The schedule, last in the chain, follows the steps, skipped or not.
+        (*state.opt_state[:-1], opt_state[-1]),
+        # Where an epoch begins, the state of the one before must not go on.
+        with_reset(state.carry, batch.reset),
+    )
     # Chosen, never multiplied by zero: zero times NaN is NaN. A carry that is not a number
     # would poison every later step.
     kept: Any = jax.tree.map(lambda new, old: jnp.where(sound, new, old), after, before)

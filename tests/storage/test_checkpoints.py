@@ -284,10 +284,15 @@ def test_stray_names_are_no_steps(tmp_path):
     (tmp_path / "8").touch()
     (tmp_path / "007/file").touch()
     (tmp_path / "4.orbax-checkpoint-tmp").mkdir()
+    (tmp_path / "notes.saving").touch()
+    (tmp_path / "10.saving").touch()
+    (tmp_path / "notes.retired").mkdir()
     checkpoints = save_all(tmp_path, {9: None, 10: 1.0})
     assert checkpoints.steps() == [10]
     assert not (tmp_path / "4.orbax-checkpoint-tmp").exists()
-    assert (tmp_path / "007/file").exists()
+    assert not (tmp_path / "10.saving").exists()
+    for name in ("007/file", "notes.saving", "notes.retired"):
+        assert (tmp_path / name).exists()
 
 
 def test_resolve_names_the_steps_there_are(tmp_path):
@@ -358,13 +363,44 @@ def test_damage_is_told_and_the_newest_sound_step_is_used(tmp_path, kind, reques
                 checkpoints.restore(3, structs(state()))
 
 
-def test_where_every_step_is_damaged_that_is_said(tmp_path):
+@pytest.mark.parametrize("emptied", [False, True])
+def test_where_every_step_is_damaged_that_is_said(tmp_path, emptied):
     save_all(tmp_path, {1: 1.0})
     (tmp_path / "1/manifest.json").unlink()
+    if emptied:
+        shutil.rmtree(tmp_path / "1")
+        (tmp_path / "1").mkdir()
     with Checkpoints(tmp_path) as checkpoints:
         assert checkpoints.latest() is None
         with pytest.raises(InputError, match=r"every checkpoint .* no manifest.*--fresh"):
             checkpoints.resolve("latest")
+
+
+def test_a_step_retired_while_it_is_read_is_no_damage(tmp_path):
+    save_all(tmp_path, {1: 1.0, 2: 2.0})
+    told, asked = [], []
+    with Checkpoints(tmp_path, read_only=True, warn=told.append) as checkpoints:
+
+        def read(step):
+            asked.append(step)
+            if len(asked) == 1:
+                save_all(tmp_path, {3: 0.5, 4: 0.7})
+            return step, checkpoints.record(step)["validation_loss"]
+
+        assert checkpoints.reading("best", read) == (3, 0.5)
+        assert asked == [1, 3]
+        with pytest.raises(InputError, match="holds step 3 and 4"):
+            checkpoints.reading(2, read)
+    assert told == []
+
+
+def test_a_failing_last_save_does_not_hide_the_error_before_it(tmp_path):
+    run, told = tmp_path / "run", []
+    with pytest.raises(KeyError), Checkpoints(run, warn=told.append) as checkpoints:
+        checkpoints.save(1, {"params": {"w": jnp.ones(1_000_000)}}, {})
+        run.rename(tmp_path / "elsewhere")
+        raise KeyError
+    assert len(told) == 1 and "step 1 was not saved" in told[0]
 
 
 def test_a_save_that_was_not_sealed_never_counts(tmp_path):

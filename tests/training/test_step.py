@@ -389,3 +389,30 @@ def test_eval_step_scores_without_dropout_and_zeroes_the_masked():
     assert_close(carry, expected, 1e-6)
     assert_close(nats, np.where(batch.mask, plain, 0.0), 1e-5)
     assert initial_carry(config, ROWS).h.shape == carry.h.shape
+
+
+def test_after_a_skipped_update_the_rate_used_is_the_one_reported():
+    fields = {"optimizer.name": "sgd", "optimizer.schedule": "exponential"}
+    fields |= {"optimizer.decay_after_epochs": 0, "optimizer.epoch_steps": 2}
+    config = make_config(**fields, **{"optimizer.clip_norm": None})
+    skipping = config.replace(**{"optimizer.skip_norm": 1e-9})
+    state, key = some_state(config), jax.random.key(1)
+    for _ in range(4):
+        state, metrics = one_step(skipping, state, some_batch(), key)
+        assert metrics["skipped"]
+    after, metrics = one_step(config, state, some_batch(), key)
+    moved = optax.tree.norm(jax.tree.map(jnp.subtract, after.params, state.params))
+    expected = metrics["learning_rate"] * metrics["grad_norm"]
+    np.testing.assert_allclose(moved, expected, rtol=1e-4)
+
+
+def test_rows_begin_from_zero_although_their_first_update_was_skipped():
+    config = make_config(**{"optimizer.skip_norm": 1e-9})
+    state, batch = some_state(config), some_batch()
+    reset = np.arange(ROWS) % 2 == 0
+    after, _ = one_step(config, state, batch._replace(reset=reset), jax.random.key(1))
+    for new, old in zip(
+        jax.tree.leaves(after.carry), jax.tree.leaves(state.carry), strict=True
+    ):
+        np.testing.assert_array_equal(new[:, reset], 0)
+        np.testing.assert_array_equal(new[:, ~reset], old[:, ~reset])
