@@ -24,13 +24,14 @@ def main() -> None:
     figure = Figure(figsize=(8, 4.5), layout="constrained")
     axes = figure.subplots()
     for workdir in options.workdirs:
-        for split, style in (("train", {"alpha": 0.4}), ("validation", {"marker": "."})):
+        for split, alpha, marker in (("train", 0.4, ""), ("validation", 1.0, ".")):
             lines = [line for line in read(workdir / METRICS) if line["split"] == split]
             steps = [line["step"] for line in lines]
             losses = np.array([line["loss"] for line in lines], float)
-            axes.plot(steps, losses, label=f"{workdir.name}, {split}", **style)
+            label = f"{workdir.name}, {split}"
+            axes.plot(steps, losses, label=label, alpha=alpha, marker=marker)
             last = losses[-10:] if split == "train" else losses[-1:]
-            print(f"{workdir.name}, {split}: {last.mean():.4f} at step {steps[-1]:,}")
+            print(f"{label}: {last.mean():.4f} at step {steps[-1]:,}")
     axes.set_xlabel("step")
     axes.set_ylabel("nats per character")
     axes.legend(frameon=False)

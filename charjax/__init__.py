@@ -17,6 +17,7 @@ from charjax.config import DataConfig as DataConfig
 from charjax.config import InputError as InputError
 from charjax.config import ModelConfig as ModelConfig
 from charjax.config import OptimizerConfig as OptimizerConfig
+from charjax.config import ParallelConfig as ParallelConfig
 from charjax.config import TrainConfig as TrainConfig
 from charjax.evaluation import Evaluation as Evaluation
 from charjax.evaluation import evaluate as evaluate

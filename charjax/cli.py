@@ -1,26 +1,30 @@
 """The commands: train, sample, evaluate, inspect. Only this file imports tyro."""
 
-import contextlib
 import dataclasses
 import difflib
 import json
 import os
 import re
 import shlex
-import signal
 import sys
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tyro
 
+from charjax import evaluation
 from charjax.allocator import keep_freed_memory
 from charjax.config import Config, InputError, flatten, from_dict
+from charjax.fit import fit
+from charjax.language_model import inspect_run, load
+from charjax.loop import Diverged
 from charjax.presets import default_name, load_config
+from charjax.signals import Signals, collected
 from charjax.storage import run_directory
+from charjax.text.corpus import load as load_corpus
+from charjax.text.corpus import survey
 from charjax.text.sources import absolute
 
 RUNS = Path("runs")
@@ -55,8 +59,11 @@ def _command(function: Callable[..., int]) -> Callable[..., int]:
     def run(argv: list[str] | None = None, prog: str | None = None) -> int:
         keep_freed_memory()
         try:
-            with _signals() as signals:
-                return function(sys.argv[1:] if argv is None else argv, prog, signals)
+            with collected() as signals:
+                code = function(sys.argv[1:] if argv is None else argv, prog, signals)
+                # Here, where a closed pipe is caught, rather than when Python ends.
+                sys.stdout.flush()
+                return code
         except InputError as error:
             print(f"error: {error}", file=sys.stderr)
             return 2
@@ -71,63 +78,6 @@ def _command(function: Callable[..., int]) -> Callable[..., int]:
 
     run.__doc__ = function.__doc__
     return run
-
-
-@dataclass(frozen=True)
-class _Signals:
-    """SIGINT and SIGTERM of a command.
-
-    A signal ends the process at once, unless `stop` has been asked: then the first one
-    makes it say True, and the second ends the process.
-    """
-
-    received: list[int]
-    asked: list[bool]
-
-    def stop(self) -> bool:
-        if not self.asked:
-            self.asked.append(True)
-        return bool(self.received)
-
-
-@contextlib.contextmanager
-def _signals() -> Iterator[_Signals]:
-    """Collects signals in a thread, since Python's own handlers wait until the main thread
-    is back from what it is doing, which may be a compilation."""
-    signals = _Signals([], [])
-    if threading.current_thread() is not threading.main_thread():
-        yield signals
-        return
-
-    def watch() -> None:
-        while number := os.read(reading, 1)[0]:
-            if number not in handled:
-                continue
-            if signals.received or not signals.asked:
-                os.write(2, b"\ninterrupted\n")
-                os._exit(128 + number)
-            signals.received.append(number)
-            os.write(
-                2, b"\nstopping after this step, with a checkpoint; again to stop now\n"
-            )
-
-    handled = (signal.SIGINT, signal.SIGTERM)
-    reading, writing = os.pipe()
-    os.set_blocking(writing, False)
-    before = [signal.signal(number, lambda *_: None) for number in handled]
-    descriptor = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
-    watching = threading.Thread(target=watch, daemon=True)
-    watching.start()
-    try:
-        yield signals
-    finally:
-        signal.set_wakeup_fd(descriptor)
-        for number, handler in zip(handled, before, strict=True):
-            signal.signal(number, handler)
-        os.write(writing, b"\0")
-        watching.join()
-        os.close(reading)
-        os.close(writing)
 
 
 @dataclass(frozen=True)
@@ -158,7 +108,7 @@ class _Train:
 
 
 @_command
-def train(argv: list[str], prog: str | None, signals: _Signals) -> int:
+def train(argv: list[str], prog: str | None, signals: Signals) -> int:
     """`train.py`: train a model, or go on with a run."""
     name = _given(argv, "--config")
     preset = Config() if name is None else load_config(name)
@@ -171,10 +121,6 @@ def train(argv: list[str], prog: str | None, signals: _Signals) -> int:
     options = tyro.cli(_Train, default=_Train(run=start), args=argv, prog=prog)
     if resuming and name is not None:
         _note_differences(workdir, name, preset, start)
-
-    # jax is not needed to refuse a misspelt option, and takes a second to import.
-    from charjax.fit import fit
-    from charjax.loop import Diverged
 
     try:
         fit(
@@ -257,13 +203,11 @@ class _Sample:
 
 
 @_command
-def sample(argv: list[str], prog: str | None, _: _Signals) -> int:
+def sample(argv: list[str], prog: str | None, _: Signals) -> int:
     """`sample.py`: write text with a trained model."""
     options = tyro.cli(_Sample, args=argv, prog=prog)
     prime = _prime(options)
     workdir = options.workdir or run_directory.newest_run(RUNS)
-
-    from charjax.language_model import load
 
     model = load(workdir, options.step)
     settings: dict[str, Any] = {
@@ -350,7 +294,7 @@ class _Evaluate:
 
 
 @_command
-def evaluate(argv: list[str], prog: str | None, _: _Signals) -> int:
+def evaluate(argv: list[str], prog: str | None, _: Signals) -> int:
     """`charjax evaluate`: score a split or a text."""
     options = tyro.cli(_Evaluate, args=argv, prog=prog)
     if options.split is not None and options.text is not None:
@@ -358,11 +302,6 @@ def evaluate(argv: list[str], prog: str | None, _: _Signals) -> int:
     if (options.protocol == "windowed") != (options.window is not None):
         raise InputError("--protocol windowed and --window N go together: give both.")
     workdir = options.workdir or run_directory.newest_run(RUNS)
-
-    from charjax import evaluation
-    from charjax.language_model import load
-    from charjax.text.corpus import load as load_corpus
-    from charjax.text.corpus import survey
 
     model = load(workdir, options.step)
     data = model.config.data
@@ -439,12 +378,10 @@ class _Inspect:
 
 
 @_command
-def inspect(argv: list[str], prog: str | None, _: _Signals) -> int:
+def inspect(argv: list[str], prog: str | None, _: Signals) -> int:
     """`charjax inspect`: what a run directory holds, with a digest to compare runs by."""
     options = tyro.cli(_Inspect, args=argv, prog=prog)
     workdir = options.workdir or run_directory.newest_run(RUNS)
-
-    from charjax.language_model import inspect_run
 
     values = inspect_run(workdir, options.step)
     if options.json:

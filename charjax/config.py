@@ -277,6 +277,22 @@ class TrainConfig:
 
 
 @dataclasses.dataclass(frozen=True)
+class ParallelConfig:
+    """How several devices share the work; a resume may choose anew."""
+
+    model: int = 1
+    """Devices side by side that split each layer's units and the head's symbols. The
+    others split the rows of a batch."""
+
+    fsdp: bool = False
+    """Split parameters and optimizer state over the devices that split the rows, too."""
+
+    def __post_init__(self) -> None:
+        check_types(self, "parallel")
+        at_least("parallel.model", self.model, 1)
+
+
+@dataclasses.dataclass(frozen=True)
 class Config:
     """A whole run. `Config()` is the default run."""
 
@@ -284,6 +300,7 @@ class Config:
     model: ModelConfig = dataclasses.field(default_factory=ModelConfig)
     optimizer: OptimizerConfig = dataclasses.field(default_factory=OptimizerConfig)
     train: TrainConfig = dataclasses.field(default_factory=TrainConfig)
+    parallel: ParallelConfig = dataclasses.field(default_factory=ParallelConfig)
 
     def __post_init__(self) -> None:
         check_types(self, "")

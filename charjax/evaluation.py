@@ -14,6 +14,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from charjax import memory
 from charjax.config import Config, InputError
 from charjax.model.network import initial_carry
 from charjax.text.batching import Batch, stream_window, stream_windows
@@ -113,11 +114,24 @@ def evaluate(
         rows = min(rows, -(-positions // window))
         batches = windowed_batches(ids, rows, window)
 
-    params = jax.device_put(params, parallel.replicated(mesh))
-    padded = -(-rows // mesh.size) * mesh.size
+    with memory.told(
+        f"there is not enough memory to score {rows} rows at once: make rows "
+        "(train.eval_rows) smaller."
+    ):
+        total = _total(config, params, batches, rows, mesh)
+    return Evaluation(total / positions, positions, rows, window)
+
+
+def _total(
+    config: Config, params: Any, batches: Iterator[Batch], rows: int, mesh: Any
+) -> float:
+    """Nats of all characters."""
+    params = jax.device_put(params, parallel.params_sharding(mesh, params))
+    share = parallel.rows_share(mesh)
+    padded = -(-rows // share) * share
     first, last = parallel.local_rows(mesh, padded)
     carry = jax.tree.map(
-        lambda leaf: jax.device_put(leaf, parallel.row_sharding(mesh, 1, 3)),
+        lambda leaf: jax.device_put(leaf, parallel.carry_sharding(mesh)),
         initial_carry(config, padded),
     )
     sums = []
@@ -125,8 +139,7 @@ def evaluate(
         local = Batch(*(leaf[first:last] for leaf in _pad_rows(batch, padded)))
         carry, nats = _step(config, params, carry, parallel.put_batch(mesh, local))
         sums.append(nats.sum())
-    total = math.fsum(np.asarray(value).item() for value in sums)
-    return Evaluation(total / positions, positions, rows, window)
+    return math.fsum(np.asarray(value).item() for value in sums)
 
 
 def _pad_rows(batch: Batch, rows: int) -> Batch:

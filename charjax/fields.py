@@ -20,9 +20,11 @@ def refuse(field: str, value: object, remedy: str) -> NoReturn:
 
 
 def at_least(field: str, value: int, minimum: int) -> None:
-    """Refuses a whole number below a minimum."""
+    """Refuses a whole number below a minimum, or beyond what arrays count with."""
     if value < minimum:
         refuse(field, value, f"give a whole number of at least {minimum}")
+    if value >= 2**31:
+        refuse(field, value, f"give a whole number below {2**31}")
 
 
 def unknown(field: str, known: list[str]) -> str:

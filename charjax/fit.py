@@ -19,15 +19,18 @@ from typing import Any
 import jax
 import numpy as np
 
+from charjax import memory
 from charjax.config import Config, InputError
 from charjax.language_model import LanguageModel, load
-from charjax.loop import Memory, Report, Run, loop, out_of_patience, prng_keys, score_test
+from charjax.loop import Report, Run, loop, out_of_patience, prng_keys, score_test
 from charjax.model.network import Params
 from charjax.reporting import samples
 from charjax.reporting.metrics import MetricsFile, read, truncate_after
 from charjax.reporting.progress import progress
 from charjax.storage import run_directory
 from charjax.storage.checkpoints import Checkpoints
+from charjax.storage.record import Memory, Record
+from charjax.storage.record import read as read_record
 from charjax.text import batching
 from charjax.text.corpus import Survey, boundaries, survey, text_without_file
 from charjax.text.corpus import load as load_corpus
@@ -113,7 +116,7 @@ def fit(
         assert workdir is not None
         config = run_directory.resumed_config(run_directory.read_config(workdir), config)
 
-    mesh = parallel.make_mesh()
+    mesh = parallel.make_mesh(model=config.parallel.model)
     parallel.check_devices(config, mesh)
     kept = None if not resuming or workdir is None else run_directory.kept_text(workdir)
     surveyed = survey(config.data, kept if text is None else text)
@@ -156,19 +159,20 @@ def _checked(config: Config, surveyed: Survey) -> Config:
 def _check_text(workdir: Path, config: Config, surveyed: Survey, strict: bool) -> None:
     """Refuses a text other than the one a run was begun with."""
     with Checkpoints(workdir / run_directory.CHECKPOINTS, read_only=True) as checkpoints:
-        record = checkpoints.reading("latest", checkpoints.record, strict=strict)
+        record = checkpoints.reading(
+            "latest", functools.partial(read_record, checkpoints), strict=strict
+        )
     _same_text(record, config, workdir, surveyed.fingerprint, surveyed.length)
 
 
 def _same_text(
-    record: dict[str, Any], config: Config, workdir: Path, fingerprint: str, length: int
+    record: Record, config: Config, workdir: Path, fingerprint: str, length: int
 ) -> None:
-    then = record["corpus"]
-    if then["fingerprint"] != fingerprint:
+    if record.fingerprint != fingerprint:
         raise InputError(
             f"data.source is {' '.join(config.data.sources)}: the text is not the one "
             f"that {workdir} was trained on ({length:,} characters now, "
-            f"{then['characters']:,} then). Restore the text, or start over with --fresh "
+            f"{record.characters:,} then). Restore the text, or start over with --fresh "
             "or another --workdir."
         )
 
@@ -208,7 +212,8 @@ def _start(run: Run, origin: Params | None) -> tuple[TrainState, Any, Memory]:
     make = functools.partial(initial_state, config, vocab_size)
     key, _ = prng_keys(config)
     shapes = jax.eval_shape(make, key)
-    sharding = parallel.state_sharding(run.mesh, shapes)
+    sharding = parallel.state_sharding(run.mesh, shapes, config.parallel.fsdp)
+    _check_memory(config, shapes, sharding)
     step = None if run.checkpoints is None else run.checkpoints.latest()
     if step is None:
         state = jax.jit(make, out_shardings=sharding)(key)
@@ -217,7 +222,7 @@ def _start(run: Run, origin: Params | None) -> tuple[TrainState, Any, Memory]:
             state = dataclasses.replace(state, params=params)
         return state, sharding, Memory()
     assert run.checkpoints is not None and run.workdir is not None
-    record = run.checkpoints.record(step)
+    record = read_record(run.checkpoints, step)
     # Again, since a step that was whole but had no name yet has one only now.
     _same_text(record, config, run.workdir, run.corpus.fingerprint, len(run.corpus.ids))
     target = parallel.abstract(shapes, sharding)
@@ -226,14 +231,15 @@ def _start(run: Run, origin: Params | None) -> tuple[TrainState, Any, Memory]:
         {"params": target.params, "opt_state": target.opt_state, "carry": target.carry},
     )
     count = jax.device_put(np.int32(step), sharding.step)
-    return TrainState(step=count, **items), sharding, Memory(**record["memory"])
+    return TrainState(step=count, **items), sharding, record.memory
 
 
 def _train(
     run: Run, origin: Params | None, quiet: bool, stop: Callable[[], bool]
 ) -> FitResult:
     config, workdir = run.config, run.workdir
-    state, sharding, memory = _start(run, origin)
+    with memory.told(_too_large(config)):
+        state, sharding, remembered = _start(run, origin)
     first = int(state.step)
     if workdir is not None:
         # A resumed run's length may be new; written once it is known to go on.
@@ -253,43 +259,58 @@ def _train(
         for line in _introduction(run, state.params, first, total, epoch_steps):
             bar.message(line)
         report = Report(bar, file, history)
-        if first >= total or out_of_patience(config, memory):
+        if first >= total or out_of_patience(config, remembered):
             early = "early " if first < total else ""
             bar.message(f"this run ended {early}at step {first:,}; {_how_to_go_on(config)}")
         else:
             if first > 0:
                 bar.message(f"resuming at step {first:,}")
-            with _memory_errors(config):
-                state, memory = loop(run, state, sharding, memory, total, report, stop)
+            with memory.told(_too_large(config)):
+                state, remembered = loop(
+                    run, state, sharding, remembered, total, report, stop
+                )
         step = int(state.step)
-        scored = any(line["split"] == "test" and line["step"] == step for line in history)
-        if (step >= total or out_of_patience(config, memory)) and not scored:
+        scored = any(
+            line.get("split") == "test" and line.get("step") == step for line in history
+        )
+        if (step >= total or out_of_patience(config, remembered)) and not scored:
             score_test(run, state, report)
     return FitResult(
         state=state,
         vocabulary=run.corpus.vocabulary,
         history=history,
-        best_loss=memory.best_loss,
+        best_loss=remembered.best_loss,
         workdir=workdir,
         config=config,
         model=run.model(state.params, int(state.step)),
     )
 
 
-@contextlib.contextmanager
-def _memory_errors(config: Config) -> Iterator[None]:
-    try:
-        yield
-    except jax.errors.JaxRuntimeError as error:
-        if "RESOURCE_EXHAUSTED" not in str(error):
-            raise
-        data, precision = config.data, config.train.precision
-        raise MemoryError(
-            f"the device has not enough memory for a step of data.batch_size "
-            f"{data.batch_size}, data.sequence_length {data.sequence_length} and "
-            f"train.precision {precision}: make one of the first two smaller, raise "
-            "optimizer.accumulate, or use bfloat16."
-        ) from error
+def _check_memory(config: Config, shapes: TrainState, sharding: TrainState) -> None:
+    """Refuses a state that cannot lie on the devices, whose compiled start may hang."""
+    device = jax.local_devices()[0]
+    limit, needed = memory.of_device(device), parallel.bytes_on_device(shapes, sharding)
+    if device.platform == "cpu":
+        needed *= jax.local_device_count()
+    if limit is not None and needed > limit:
+        model = config.model
+        raise memory.OutOfMemory(
+            f"parameters, optimizer state and carry take {needed / 1e9:,.1f} GB of memory, "
+            f"and there are {limit / 1e9:,.1f} GB: make model.hidden_size "
+            f"({model.hidden_size}), model.num_layers ({model.num_layers}) or "
+            "model.embedding_size smaller, or split them with parallel.model or "
+            "parallel.fsdp."
+        )
+
+
+def _too_large(config: Config) -> str:
+    data, precision = config.data, config.train.precision
+    return (
+        f"the device has not enough memory for a step of data.batch_size "
+        f"{data.batch_size}, data.sequence_length {data.sequence_length} and "
+        f"train.precision {precision}: make one of the first two smaller, raise "
+        "optimizer.accumulate, or use bfloat16."
+    )
 
 
 def _how_to_go_on(config: Config) -> str:

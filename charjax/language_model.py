@@ -11,12 +11,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from charjax import sampling
-from charjax.config import Config, InputError, from_dict
+from charjax import memory, sampling
+from charjax.config import Config, InputError, to_dict
 from charjax.model.network import Params, init, initial_carry
 from charjax.storage import run_directory
 from charjax.storage.checkpoints import Checkpoints
 from charjax.storage.digest import digest
+from charjax.storage.record import read
 from charjax.text.batching import Batch
 from charjax.text.vocabulary import Vocabulary
 from charjax.training.step import eval_step
@@ -114,7 +115,12 @@ class LanguageModel:
         rows = 1 if num_samples is None else num_samples
         prime_ids = self.vocabulary.encode(prime, on_unknown)
         prime = self.vocabulary.decode(prime_ids) if on_unknown == "skip" else prime
-        chunks = list(self._draw(prime_ids, length, temperature, top_k, seed, rows))
+        drawn = self._draw(prime_ids, length, temperature, top_k, seed, rows)
+        with memory.told(
+            f"there is not enough memory for num_samples {rows} of length {length}: make "
+            "one of them smaller."
+        ):
+            chunks = list(drawn)
         new = np.concatenate([np.zeros((rows, 0), np.int32), *chunks], axis=1)
         texts = [prime + self.vocabulary.decoder()(row) for row in new]
         return texts[0] if num_samples is None else texts
@@ -256,15 +262,13 @@ def load(workdir: str | Path, step: str | int = "best") -> LanguageModel:
 
 
 def _model(checkpoints: Checkpoints, step: int) -> LanguageModel:
-    record = checkpoints.record(step)
-    config = from_dict(record["config"])
-    vocabulary = Vocabulary.from_dict(record["vocabulary"])
+    record = read(checkpoints, step)
+    config, vocabulary = record.config, record.vocabulary
     shapes = jax.eval_shape(
         lambda key: init(config, vocabulary.size, key), jax.random.key(0)
     )
     params = checkpoints.restore(step, {"params": shapes})["params"]
-    counts = np.asarray(record["symbol_counts"], np.int64)
-    text = record["corpus"]["fingerprint"]
+    counts, text = record.symbol_counts, record.fingerprint
     return LanguageModel(config, params, vocabulary, counts, step, text)
 
 
@@ -280,23 +284,20 @@ def inspect_run(workdir: str | Path, step: str | int = "latest") -> dict[str, An
 
 
 def _facts(checkpoints: Checkpoints, step: int) -> dict[str, Any]:
-    record = checkpoints.record(step)
+    record = read(checkpoints, step)
     items = ("params", "opt_state", "carry")
     targets = {name: checkpoints.metadata(step, name) for name in items}
     state = checkpoints.restore(step, targets)
     best = checkpoints.best()
-    loss = None if best is None else checkpoints.record(best)["validation_loss"]
+    loss = None if best is None else read(checkpoints, best).validation_loss
     return {
         "step": step,
         "steps": checkpoints.steps(),
         "parameters": sum(leaf.size for leaf in jax.tree.leaves(state["params"])),
-        "config": record["config"],
-        "vocabulary": {
-            "kind": record["vocabulary"]["kind"],
-            "size": len(record["symbol_counts"]),
-        },
+        "config": to_dict(record.config),
+        "vocabulary": {"kind": record.vocabulary.kind, "size": record.vocabulary.size},
         "best": None if best is None else {"step": best, "loss": loss},
-        "versions": record["versions"],
+        "versions": record.versions,
         "digest": digest(state),
     }
 

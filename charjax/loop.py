@@ -7,7 +7,6 @@ import contextlib
 import dataclasses
 import functools
 import importlib.metadata
-import math
 import platform
 import time
 from collections.abc import Callable
@@ -18,7 +17,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from charjax.config import Config, to_dict
+from charjax.config import Config
 from charjax.evaluation import Evaluation, evaluate
 from charjax.language_model import LanguageModel
 from charjax.model.network import Params
@@ -27,6 +26,7 @@ from charjax.reporting.metrics import MetricsFile, bits
 from charjax.reporting.progress import Progress
 from charjax.storage import run_directory
 from charjax.storage.checkpoints import Checkpoints
+from charjax.storage.record import Memory, Record
 from charjax.text import batching
 from charjax.text.corpus import Corpus, Split
 from charjax.training import parallel
@@ -42,25 +42,6 @@ FAILED_SAVES = 3
 
 class Diverged(RuntimeError):
     """Update after update is skipped; the last checkpoint is good."""
-
-
-@dataclass(frozen=True)
-class Memory:
-    """What the host remembers between steps; it is in every checkpoint's record."""
-
-    best_loss: float | None = None
-    best_step: int | None = None
-    stale_evaluations: int = 0
-    skipped_updates: int = 0
-    """How many of the last updates in a row were skipped."""
-
-    def after(self, loss: float, step: int) -> "Memory":
-        """The memory after an evaluation; a loss that is no number improves nothing."""
-        if math.isfinite(loss) and (self.best_loss is None or loss < self.best_loss):
-            return dataclasses.replace(
-                self, best_loss=loss, best_step=step, stale_evaluations=0
-            )
-        return dataclasses.replace(self, stale_evaluations=self.stale_evaluations + 1)
 
 
 @dataclass(frozen=True)
@@ -82,23 +63,23 @@ class Run:
             self.config, params, text.vocabulary, text.counts, step, text.fingerprint
         )
 
-    def record(self, step: int, memory: Memory, validation_loss: float | None) -> Any:
+    def record(self, step: int, memory: Memory, validation_loss: float | None) -> Record:
         """What makes a checkpoint explain itself."""
-        return {
-            "step": step,
-            "config": to_dict(self.config),
-            "vocabulary": self.corpus.vocabulary.to_dict(),
-            "symbol_counts": self.corpus.counts.tolist(),
-            "corpus": {
-                "fingerprint": self.corpus.fingerprint,
-                "characters": len(self.corpus.ids),
-            },
-            "validation_loss": validation_loss,
-            "memory": dataclasses.asdict(memory),
-            "versions": _versions(),
-        }
+        text = self.corpus
+        return Record(
+            step=step,
+            config=self.config,
+            vocabulary=text.vocabulary,
+            symbol_counts=text.counts,
+            fingerprint=text.fingerprint,
+            characters=len(text.ids),
+            validation_loss=validation_loss,
+            memory=memory,
+            versions=_versions(),
+        )
 
 
+@functools.cache
 def _versions() -> dict[str, str]:
     packages = ("charjax", "jax", "flax", "optax", "orbax-checkpoint", "numpy")
     found = {"python": platform.python_version()}
@@ -173,7 +154,9 @@ def loop(
     ids, first = run.split("train"), int(state.step)
     rows = parallel.local_rows(run.mesh, config.data.batch_size)
     update = jax.jit(
-        functools.partial(train_step, config),
+        functools.partial(
+            train_step, config, gather=parallel.gathered(run.mesh, config.parallel.fsdp)
+        ),
         donate_argnums=0,
         out_shardings=(sharding, parallel.replicated(run.mesh)),
     )
@@ -319,7 +302,7 @@ def _saving(
     loss = None if validation is None else validation.nats_per_char
     step = int(state.step)
     items = {"params": state.params, "opt_state": state.opt_state, "carry": state.carry}
-    record = run.record(step, memory, loss)
+    record = run.record(step, memory, loss).to_dict()
     return lambda checkpoints: checkpoints.save(step, items, record)
 
 

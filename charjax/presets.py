@@ -40,7 +40,7 @@ def load_config(name: str) -> Config:
         config = module.get_config()
     except InputError as error:
         raise InputError(f"--config {name}: {error}") from error
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         line = traceback.extract_tb(error.__traceback__)[-1]
         where = f" (line {line.lineno})" if Path(line.filename) == path.absolute() else ""
         raise InputError(

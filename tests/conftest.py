@@ -1,10 +1,17 @@
 """Eight virtual CPU devices for every test, and the places the tests may write to."""
 
 import os
+import tempfile
 from pathlib import Path
 
 # Tests compile much and compute little; `pytest -m slow` runs as users do.
 os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
+
+# What one test has compiled, the others and the processes they start need not.
+if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+    _compiled = tempfile.TemporaryDirectory(prefix="charjax-tests-")
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = _compiled.name
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 
 import jax
 import pytest

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+import charjax
 from charjax.cli import sample
 
 ROOT = Path(__file__).parents[1]
@@ -190,13 +191,24 @@ def test_a_closed_pipe_ends_quietly(runs):
         process.stdout.close()
         said = process.stderr.read()
     assert said == b""
+    # Little enough to wait in a buffer until the command ends.
+    reading, writing = os.pipe()
+    os.close(reading)
+    done = subprocess.run(
+        [sys.executable, "-m", "charjax", "inspect"],
+        cwd=runs,
+        stdout=writing,
+        stderr=subprocess.PIPE,
+    )
+    os.close(writing)
+    assert (done.returncode, done.stderr) == (0, b"")
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_saves_and_the_run_goes_on_as_if_nothing_was(tmp_path, number):
     (tmp_path / "text.txt").write_text(TEXT)
     options = [*TINY, "--data.source", "text.txt", "--train.steps", "400"]
-    options += ["--train.epochs", "None", "--train.checkpoint_every", "1000"]
+    options += ["--train.eval_every", "None", "--train.checkpoint_every", "1000"]
     command = [sys.executable, str(ROOT / "train.py"), "--workdir", "parts", *options]
     metrics = tmp_path / "parts" / "metrics.jsonl"
     with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE) as process:
@@ -265,3 +277,18 @@ def test_evaluation_refuses_a_changed_text_and_reads_other_encodings(tmp_path):
     assert done.returncode == 2 and b"not the one" in done.stderr
     done = run(*evaluate, "--text", "anna", cwd=tmp_path)
     assert done.returncode == 2 and b"--text is anna" in done.stderr
+
+
+def test_odd_characters_are_written_byte_for_byte(tmp_path, capfdbinary):
+    config = charjax.Config(
+        data=charjax.DataConfig(batch_size=8, sequence_length=16),
+        model=charjax.ModelConfig(hidden_size=8, num_layers=1),
+        train=charjax.TrainConfig(steps=1),
+    )
+    odd = "\ud800\x00\u2028🙂" * 80
+    charjax.fit(config, tmp_path, text=odd, quiet=True)
+    options = ["--workdir", str(tmp_path), "--length", "100", "--prime", "🙂"]
+    assert sample(options) == 0
+    written = capfdbinary.readouterr().out.decode("utf-8", "surrogatepass")
+    assert written == charjax.load(tmp_path).generate("🙂", 100)
+    assert set(written) == set(odd)

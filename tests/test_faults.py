@@ -1,6 +1,9 @@
 """Real faults through the commands and the public API: what is promised of each."""
 
+import dataclasses
+import math
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -14,7 +17,8 @@ import numpy as np
 import pytest
 
 from charjax import Config, DataConfig, InputError, ModelConfig, TrainConfig, fit, load
-from charjax.loop import Diverged
+from charjax.cli import train
+from charjax.loop import SKIPPED_UPDATES, Diverged
 from charjax.reporting.metrics import read
 from charjax.text.batching import batch_at
 from charjax.training.state import initial_state
@@ -58,13 +62,20 @@ def overflowing_head(state):
     )
 
 
-@pytest.mark.parametrize("poison", [poisoned_carry, overflowing_head])
+def steep_head(state):
+    """Loss and gradient are finite numbers; the gradient's norm is not."""
+    head = {**state.params["head"], "kernel": state.params["head"]["kernel"] * 1e30}
+    return dataclasses.replace(state, params={**state.params, "head": head})
+
+
+@pytest.mark.parametrize("poison", [poisoned_carry, overflowing_head, steep_head])
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 @pytest.mark.parametrize("name", ["adam", "sgd", "muon"])
 def test_an_update_that_is_no_number_changes_no_bit(poison, precision, name):
     config = CONFIG.replace(**{"train.precision": precision, "optimizer.name": name})
     state, after, metrics = one_step(config, poison)
     assert metrics["skipped"]
+    assert np.isfinite(metrics["loss"]) == (poison is steep_head)
     assert after.step == state.step + 1
     # All but the schedule's count of steps.
     before = (state.params, state.opt_state[:-1], state.carry)
@@ -82,6 +93,11 @@ def test_a_gradient_above_skip_norm_is_skipped_and_one_below_is_not():
             after.params["head"]["kernel"], state.params["head"]["kernel"]
         )
         assert same is skipped
+    norm = metrics["grad_norm"].item()
+    for limit, skipped in ((norm, False), (math.nextafter(norm, 0) * (1 - 1e-6), True)):
+        config = CONFIG.replace(**{"optimizer.skip_norm": limit})
+        metrics = one_step(config, lambda state: state)[2]
+        assert bool(metrics["skipped"]) is skipped
 
 
 def test_update_after_update_skipped_ends_the_run_with_a_good_checkpoint(tmp_path):
@@ -93,6 +109,29 @@ def test_update_after_update_skipped_ends_the_run_with_a_good_checkpoint(tmp_pat
     good = load(tmp_path, "latest")
     assert good.step == 5
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(good.params))
+
+
+def test_a_good_update_ends_the_row_of_skipped_ones(tmp_path):
+    config = CONFIG.replace(**{"optimizer.learning_rate": 1e-6})
+    norms = [
+        line["grad_norm"]
+        for line in fit(config, text=TEXT, quiet=True).history
+        if line["split"] == "train"
+    ]
+    limit = sorted(norms)[len(norms) // 2]
+    config = config.replace(**{"optimizer.skip_norm": limit})
+    history = fit(config, text=TEXT, quiet=True).history
+    assert sum(line.get("skipped", False) for line in history) > SKIPPED_UPDATES
+
+
+def test_a_run_that_diverged_ends_with_3(tmp_path, capfd):
+    (tmp_path / "text.txt").write_text(TEXT)
+    options = ["--workdir", str(tmp_path / "run"), "--optimizer.skip_norm", "1e-9"]
+    options += ["--data.source", str(tmp_path / "text.txt"), "--data.batch_size", "8"]
+    options += ["--data.sequence_length", "8", "--model.hidden_size", "16"]
+    assert train(options) == 3
+    last = capfd.readouterr().err.splitlines()[-1]
+    assert last.startswith("error: training diverged: 10 updates in a row")
 
 
 def test_skips_are_counted_across_a_resume(tmp_path):
@@ -166,7 +205,8 @@ def test_a_save_that_fails_is_warned_of_and_training_goes_on(tmp_path):
 def test_saves_that_fail_in_a_row_end_the_run_and_keep_the_last_good_one(tmp_path):
     done = failing(tmp_path / "run", "never")
     assert done.returncode == 1
-    assert "Make room or mend the disk" in done.stderr
+    last = done.stderr.splitlines()[-1]
+    assert "step 40 was not saved" in last and "Make room or mend the disk" in last
     assert load(tmp_path / "run", "latest").step == 10
     result = fit(LONGER, tmp_path / "run", text=TEXT, quiet=True)
     assert int(result.state.step) == 80
@@ -176,9 +216,10 @@ def test_saves_that_fail_in_a_row_end_the_run_and_keep_the_last_good_one(tmp_pat
 
 
 def test_a_run_whose_newest_step_is_damaged_goes_on_from_the_one_before(tmp_path, capfd):
-    whole = fit(CONFIG, tmp_path / "whole", text=TEXT, quiet=True)
+    config = CONFIG.replace(**{"train.sample_every": 24})
+    whole = fit(config, tmp_path / "whole", text=TEXT, quiet=True)
     run, steps = tmp_path / "run", tmp_path / "run/checkpoints"
-    born = CONFIG.replace(**{"optimizer.schedule_steps": 40})
+    born = config.replace(**{"optimizer.schedule_steps": 40})
     fit(born.replace(**{"train.steps": 20}), run, text=TEXT, quiet=True)
     shutil.copytree(steps / "20", tmp_path / "20")
     fit(born.replace(**{"train.steps": 30}), run, text=TEXT, quiet=True)
@@ -190,13 +231,20 @@ def test_a_run_whose_newest_step_is_damaged_goes_on_from_the_one_before(tmp_path
     path.write_bytes(bytes(data))
 
     with pytest.raises(InputError, match=r"damaged.*--strict"):
-        fit(CONFIG, run, text=TEXT, quiet=True, strict=True)
-    result = fit(CONFIG, run, text=TEXT, quiet=True)
+        fit(config, run, text=TEXT, quiet=True, strict=True)
+    result = fit(config, run, text=TEXT, quiet=True)
     assert "step 30" in capfd.readouterr().err
     for a, b in zip(
         jax.tree.leaves(result.state), jax.tree.leaves(whole.state), strict=True
     ):
         np.testing.assert_array_equal(a, b)
+    lines = read(run / "metrics.jsonl")
+    trained = [line["step"] for line in lines if line["split"] == "train"]
+    assert trained == list(range(1, 41))
+    headings = re.findall(r"--- step (\d+) ---", (run / "samples.txt").read_text())
+    assert headings == ["20", "24", "40"]
+    # The step that was damaged was made again, and went in its turn.
+    assert os.listdir(steps) == os.listdir(tmp_path / "whole/checkpoints")
 
 
 # Signals.
@@ -226,6 +274,33 @@ def test_a_signal_before_the_first_step_ends_the_command_at_once(tmp_path, numbe
         [*command, "--train.steps", "3"], cwd=tmp_path, capture_output=True, timeout=240
     )
     assert process.returncode == 0, process.stderr
+
+
+def test_a_second_signal_ends_training_at_once(tmp_path):
+    (tmp_path / "text.txt").write_text(TEXT * 20)
+    sizes = ("--model.hidden_size", "1024", "--data.batch_size", "64", "--workdir", "run")
+    command = [sys.executable, str(ROOT / "train.py"), "--data.source", "text.txt", *sizes]
+    process = subprocess.Popen(
+        [*command, "--train.log_every", "1"],
+        cwd=tmp_path,
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+    )
+    assert process.stderr is not None
+    metrics = tmp_path / "run/metrics.jsonl"
+    while not metrics.exists() or not metrics.read_bytes():
+        assert process.poll() is None
+        time.sleep(0.01)
+    # The first of these steps, which take seconds, is done.
+    process.send_signal(signal.SIGTERM)
+    while b"again to stop now" not in process.stderr.readline():
+        assert process.poll() is None
+    process.send_signal(signal.SIGINT)
+    begun = time.monotonic()
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130, said
+    assert time.monotonic() - begun < 1
+    assert not [path for path in (tmp_path / "run/checkpoints").iterdir()]
 
 
 def test_a_signal_while_sampling_ends_it_at_once(tmp_path):

@@ -50,7 +50,7 @@ def train(folder, workdir, steps, **options):
 
 def finished(folder, workdir, steps, **options):
     process = train(folder, workdir, steps, **options)
-    _, said = process.communicate(timeout=240)
+    _, said = process.communicate(timeout=240 + steps)
     assert process.returncode == 0, said.decode()
     return said.decode()
 
@@ -97,7 +97,7 @@ def last_logged(workdir):
 
 def test_a_run_killed_at_random_moments_ends_as_if_it_had_not_been(tmp_path, request):
     kills = request.config.getoption("--kills")
-    steps = 40 + 12 * kills
+    steps = 40 + 8 * kills
     (tmp_path / "text.txt").write_text(TEXT)
     env, draw = environment(tmp_path), random.Random(1)
     finished(tmp_path, "whole", steps, env=env)
@@ -118,7 +118,8 @@ def test_a_run_killed_at_random_moments_ends_as_if_it_had_not_been(tmp_path, req
                 process.wait(wait)
             except subprocess.TimeoutExpired:
                 process.send_signal(signal.SIGKILL)
-        _, said = process.communicate(timeout=240)
+        # The last of them has all the steps that are left to go.
+        _, said = process.communicate(timeout=240 + steps)
         if process.returncode == 0:
             break
         assert process.returncode == -signal.SIGKILL, said.decode()
@@ -233,3 +234,25 @@ def test_a_kill_at_any_file_system_call_of_a_save_leaves_the_old_or_the_new_step
     print(outcomes)
     assert outcomes["saving 2: found 2"] > 0
     assert outcomes["saving 3: found 2"] > 0
+
+
+@pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed")
+@pytest.mark.parametrize("number", [1, 4])
+def test_a_kill_while_an_old_step_is_deleted_leaves_no_damaged_one(tmp_path, number):
+    script, directory = tmp_path / "save.py", tmp_path / "steps"
+    script.write_text(SAVE)
+    save = [sys.executable, str(script), str(directory)]
+    for step in ("1", "2"):
+        subprocess.run([*save, step], check=True, input=b"\n", timeout=120)
+    with Checkpoints(directory) as checkpoints:
+        before = checkpoints.steps()
+    # Nothing but the files of a step that goes is removed by handle.
+    kill = f"inject=unlinkat:signal=SIGKILL:when={number}"
+    tracer = ["strace", "-f", "-o", "/dev/null", "-e", "trace=unlinkat", "-e", kill]
+    done = subprocess.run([*tracer, *save, "3"], input=b"\n", timeout=120)
+    assert done.returncode == -signal.SIGKILL
+    assert any(path.name.endswith(".retired") for path in directory.iterdir())
+    with Checkpoints(directory) as checkpoints:
+        assert checkpoints.resolve("latest", strict=True) == 3
+        assert checkpoints.steps() == [*before[1:], 3]
+    assert all(path.name.isdigit() for path in directory.iterdir())

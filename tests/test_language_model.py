@@ -1,5 +1,6 @@
 """A trained model as a library user meets it."""
 
+import dataclasses
 import json
 
 import jax
@@ -54,6 +55,22 @@ def test_streaming_gives_what_generating_does(model):
     )
 
 
+def test_a_character_of_several_bytes_survives_the_border_of_two_chunks(model):
+    vocabulary = charjax.Vocabulary.of_bytes()
+    params = charjax.init(model.config, vocabulary.size, jax.random.key(0))
+    only = np.full(vocabulary.size, -1e9, np.float32)
+    only[list("é".encode())] = 0
+    params["head"]["bias"] = only
+    counts = np.bincount(list("é".encode()), minlength=256)
+    writer = dataclasses.replace(
+        model, params=params, vocabulary=vocabulary, symbol_counts=counts
+    )
+    for seed in range(6):
+        text = writer.generate("", length=2 * CHUNK, seed=seed)
+        assert "".join(writer.stream("", length=2 * CHUNK, seed=seed)) == text
+        assert "é" in text
+
+
 def test_several_samples_differ_and_the_first_is_the_single_one(model):
     several = model.generate("It ", length=40, seed=5, num_samples=3)
     assert len(set(several)) == 3
@@ -106,6 +123,13 @@ def test_a_long_prime_is_read_whole(model):
     probs, _ = model.predict(prime)
     best = model.vocabulary.decode([int(probs.argmax())])
     assert model.generate(prime, length=1, temperature=0) == prime + best
+    # A model that forgets nothing knows how the prime began.
+    bias = np.array(model.params["first"]["bias"])
+    bias[:2] = [[-7.0], [30.0]]
+    first = {**model.params["first"], "bias": bias}
+    keen = dataclasses.replace(model, params={**model.params, "first": first})
+    ends = [keen.predict(start + prime)[0] for start in ("I", "t")]
+    assert not np.array_equal(*ends)
 
 
 def test_unknown_characters(model):

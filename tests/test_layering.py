@@ -12,6 +12,7 @@ PACKAGE = Path(__file__).parents[1] / "charjax"
 # A file may import what stands above it.
 ORDER = [
     "allocator",
+    "memory",
     "fields",
     "config",
     "presets",
@@ -36,6 +37,7 @@ ORDER = [
     "storage.manifest",
     "storage.digest",
     "storage.checkpoints",
+    "storage.record",
     "storage.run_directory",
     "language_model",
     "reporting.metrics",
@@ -44,6 +46,7 @@ ORDER = [
     "reporting.curves",
     "loop",
     "fit",
+    "signals",
     "cli",
     "__init__",
     "__main__",

@@ -96,9 +96,14 @@ def _whole_lines(path: Path) -> list[str]:
     for number, line in enumerate(data[:-1], start=1):
         try:
             values = json.loads(line)
-        except ValueError:
+        except (ValueError, RecursionError):
             values = None
-        if not isinstance(values, dict):
+        # What everything that reads a line relies on.
+        if (
+            not isinstance(values, dict)
+            or type(values.get("step", 0)) is not int
+            or not isinstance(values.get("split", ""), str)
+        ):
             raise InputError(
                 f"{path}, line {number}, is damaged: delete this line, or start over "
                 "with --fresh."

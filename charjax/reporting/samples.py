@@ -5,7 +5,7 @@ from pathlib import Path
 
 from charjax.storage.atomic import replacing
 
-_HEADING = re.compile(rb"^--- step (\d+) ---$", re.MULTILINE)
+_HEADING = re.compile(rb"^--- step (\d{1,18}) ---$", re.MULTILINE)
 
 
 def append(path: Path, step: int, text: str) -> None:

@@ -8,6 +8,7 @@ steps stay is decided here too, never by Orbax, whose rules can delete the newes
 prefer a NaN.
 """
 
+import contextlib
 import functools
 import logging
 import math
@@ -59,14 +60,14 @@ class Checkpoints:
     ) -> None:
         # Orbax wants absolute paths; its warnings and tracebacks would bury our message,
         # and whatever it reports that matters it also raises.
-        self._directory = Path(directory).absolute()
+        self.directory = Path(directory).absolute()
         logging.getLogger("absl").setLevel(logging.CRITICAL)
-        if self._directory.exists() and not self._directory.is_dir():
+        if self.directory.exists() and not self.directory.is_dir():
             raise InputError(
                 f"{directory} is a file, not a directory of checkpoints: "
                 "move it away or choose another --workdir."
             )
-        if read_only and not self._directory.exists():
+        if read_only and not self.directory.exists():
             raise InputError(
                 f"there is no checkpoint at {directory}: train there first, "
                 "or choose another --workdir."
@@ -80,8 +81,8 @@ class Checkpoints:
         self.failures = 0
         """Saves that failed since the last one that did not."""
         if not read_only:
-            self._directory.mkdir(parents=True, exist_ok=True)
-            sync(self._directory.parent)
+            self.directory.mkdir(parents=True, exist_ok=True)
+            sync(self.directory.parent)
             self._tidy()
 
     def save(self, step: int, items: Mapping[str, Any], record: Mapping[str, Any]) -> None:
@@ -93,19 +94,22 @@ class Checkpoints:
         saving may be tried again.
         """
         if self._read_only:
-            raise RuntimeError(f"{self._directory} was opened read-only")
+            raise RuntimeError(f"{self.directory} was opened read-only")
         self.wait()
         path = self._working(step)
         trees = {name: _orbax().args.StandardSave(tree) for name, tree in items.items()}
         described = {**record, "format": FORMAT}
         trees[_RECORD] = _orbax().args.JsonSave(described)  # pyright: ignore[reportArgumentType]
-        try:
+
+        def begin() -> None:
             if jax.process_index() == 0:
                 # One that could not be installed: Orbax would refuse to write there.
                 _remove(path)
             self._checkpointer.save(path, args=_orbax().args.Composite(**trees))
-        except Exception as error:
-            raise self._failure(step, error) from error
+
+        _, reason = attempt(begin)
+        if reason is not None:
+            raise self._failure(step, reason)
         self._pending = step, self._background.submit(self._finish, step)
 
     def poll(self) -> None:
@@ -122,10 +126,11 @@ class Checkpoints:
         if self._pending is None:
             return
         (step, finished), self._pending = self._pending, None
-        try:
-            finished.result()
-        except Exception as error:
-            raise self._failure(step, error) from error
+        _, reason = attempt(finished.result)
+        # It holds the error, and that what the failure left under way.
+        del finished
+        if reason is not None:
+            raise self._failure(step, reason)
         self.failures = 0
 
     def _finish(self, step: int) -> None:
@@ -138,13 +143,17 @@ class Checkpoints:
         if (reason := manifest.damage(self._working(step))) is not None:
             raise OSError(f"what was written cannot be read back: {reason}")
         self._install(step)
-        self._retire(step)
+        try:
+            self._retire(step)
+        except OSError as error:
+            # This step is whole and in its place; the old ones go another time.
+            self._warn(f"an older checkpoint cannot be deleted: {reason_for(error)}")
 
     def steps(self) -> list[int]:
         """The finished steps on disk, ascending."""
         return sorted(
             int(path.name)
-            for path in self._directory.iterdir()
+            for path in self.directory.iterdir()
             if _is_step(path.name) and path.is_dir()
         )
 
@@ -182,7 +191,7 @@ class Checkpoints:
         steps = self.steps()
         if not steps:
             raise InputError(
-                f"there is no checkpoint in {self._directory}: train there first, "
+                f"there is no checkpoint in {self.directory}: train there first, "
                 "or choose another --workdir."
             )
         if which in ("latest", "best"):
@@ -192,7 +201,7 @@ class Checkpoints:
         if _is_step(str(which)) and int(which) in steps:
             return int(which)
         raise InputError(
-            f"--step is {which}: {self._directory} holds step "
+            f"--step is {which}: {self.directory} holds step "
             f"{_listed(steps)}; give one of them, best or latest."
         )
 
@@ -221,17 +230,17 @@ class Checkpoints:
         told = "; ".join(f"step {step}: {reason}" for step, reason in damaged.items())
         if latest is None:
             raise InputError(
-                f"every checkpoint in {self._directory} is damaged ({told}): restore them "
+                f"every checkpoint in {self.directory} is damaged ({told}): restore them "
                 "from a copy, or train anew with --fresh or another --workdir."
             )
         if damaged and strict:
             raise InputError(
-                f"{self._directory} holds damaged checkpoints ({told}): restore them from "
+                f"{self.directory} holds damaged checkpoints ({told}): restore them from "
                 f"a copy, delete them, or leave --strict out to go on from step {latest}."
             )
         for step, reason in damaged.items():
             self._warn(
-                f"checkpoint step {step} in {self._directory} is damaged ({reason}); "
+                f"checkpoint step {step} in {self.directory} is damaged ({reason}); "
                 f"step {latest} is the newest that is not"
             )
         return latest
@@ -248,7 +257,7 @@ class Checkpoints:
         found = record.get("format") if isinstance(record, dict) else None
         if found != FORMAT:
             raise InputError(
-                f"checkpoint step {step} in {self._directory} has format {found}, this "
+                f"checkpoint step {step} in {self.directory} has format {found}, this "
                 f"version of charjax reads format {FORMAT}: use the version that wrote it."
             )
         return record
@@ -285,7 +294,7 @@ class Checkpoints:
             if len(differences) > len(shown):
                 shown.append(f"and {len(differences) - len(shown)} more")
             raise InputError(
-                f"checkpoint step {step} in {self._directory} does not fit: use the "
+                f"checkpoint step {step} in {self.directory} does not fit: use the "
                 "config it was trained with.\n  " + "\n  ".join(shown)
             )
         args = _orbax().args.Composite(
@@ -324,20 +333,19 @@ class Checkpoints:
             self._warn(str(failure))
 
     def _path(self, step: int) -> Path:
-        return self._directory / str(step)
+        return self.directory / str(step)
 
     def _working(self, step: int) -> Path:
-        return self._directory / f"{step}{_SAVING}"
+        return self.directory / f"{step}{_SAVING}"
 
     def _tidy(self) -> None:
         """Finish or remove what a killed run left half done."""
         if jax.process_index() != 0:
             return
-        for path in sorted(self._directory.iterdir()):
+        self._remove_unfinished()
+        for path in sorted(self.directory.iterdir()):
             name = path.name.removesuffix(_SAVING)
-            if _UNFINISHED in path.name:
-                _remove(path)
-            elif name != path.name and _is_step(name):
+            if name != path.name and _is_step(name):
                 # Whole, but not yet given its name: the step it replaces may be aside.
                 retired = path.with_name(name + _RETIRED)
                 if manifest.damage(path) is None:
@@ -345,15 +353,20 @@ class Checkpoints:
                 elif retired.exists() and not self._path(int(name)).exists():
                     retired.rename(self._path(int(name)))
                 _remove(path)
-        for path in self._directory.glob(f"*{_RETIRED}"):
+        for path in self.directory.glob(f"*{_RETIRED}"):
             if _is_step(path.name.removesuffix(_RETIRED)):
+                _remove(path)
+
+    def _remove_unfinished(self) -> None:
+        if jax.process_index() == 0:
+            for path in self.directory.glob(f"*{_UNFINISHED}*"):
                 _remove(path)
 
     def _install(self, step: int) -> None:
         """Give a step that is sealed and verified its name, in place of one that has it."""
         retired = _set_aside(self._path(step))
         self._working(step).rename(self._path(step))
-        sync(self._directory)
+        sync(self.directory)
         self._damage[step] = None
         _remove(retired)
 
@@ -381,17 +394,19 @@ class Checkpoints:
         ]
         remedy = f"try --step {others[-1]}" if others else "there is no other step"
         raise InputError(
-            f"checkpoint step {step} in {self._directory} is damaged ({reason}): {remedy}."
+            f"checkpoint step {step} in {self.directory} is damaged ({reason}): {remedy}."
         )
 
-    def _failure(self, step: int, error: Exception) -> OSError:
+    def _failure(self, step: int, reason: str) -> OSError:
         # A failed save leaves Orbax's threads in an unknown state.
         self._checkpointer = _checkpointer()
         self.failures += 1
         let_abandoned_work_end()
-        reason = reason_for(error)
+        with contextlib.suppress(OSError):
+            # What it left would take room that the next one needs.
+            self._remove_unfinished()
         return OSError(
-            f"checkpoint step {step} was not saved in {self._directory}: {reason}"
+            f"checkpoint step {step} was not saved in {self.directory}: {reason}"
         )
 
 
@@ -441,7 +456,7 @@ def _remove(path: Path) -> None:
 
 def _validation_loss(record: Mapping[str, Any]) -> float | None:
     loss = record.get("validation_loss")
-    return loss if isinstance(loss, int | float) and math.isfinite(loss) else None
+    return loss if isinstance(loss, float) and math.isfinite(loss) else None
 
 
 def _placed(leaf: Any) -> jax.ShapeDtypeStruct:

@@ -4,8 +4,8 @@ import contextlib
 import gc
 import logging
 import sys
-import textwrap
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -39,7 +39,10 @@ def reason_for(error: BaseException) -> str:
     while cause := error.__cause__ or error.__context__:
         error = cause
     line = (str(error).splitlines() or [""])[0]
-    return textwrap.shorten(line, 160, placeholder=" ...") or type(error).__name__
+    line = " ".join(line.split())
+    # The reason may stand at the end, after a long path.
+    shown = line if len(line) <= 400 else f"{line[:200]} ... {line[-200:]}"
+    return shown or type(error).__name__
 
 
 @contextlib.contextmanager
@@ -51,8 +54,10 @@ def _abandoned_work_silenced() -> Iterator[None]:
             "Event loop is closed",
             "Encountered error while reading array",
             "coroutine ignored GeneratorExit",
+            # An event loop for which there was no file descriptor left.
+            "_ssock",
         )
-        if not str(unraisable.exc_value).startswith(noise):
+        if not any(words in str(unraisable.exc_value) for words in noise):
             shown(unraisable)
 
     asyncio_log = logging.getLogger("asyncio")
@@ -60,7 +65,9 @@ def _abandoned_work_silenced() -> Iterator[None]:
     sys.unraisablehook = hook
     asyncio_log.setLevel(logging.CRITICAL)
     try:
-        yield
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "coroutine .* was never awaited")
+            yield
     finally:
         sys.unraisablehook = shown
         asyncio_log.setLevel(level)

@@ -24,11 +24,11 @@ _LOCK = ".charjax-lock"
 _WRITTEN = (CHECKPOINTS, METRICS, SAMPLES, CURVES, CORPUS, CONFIG)
 
 _CHANGEABLE = frozenset(
-    f"train.{name}"
-    for name in (
-        *("steps", "epochs", "eval_every", "checkpoint_every", "log_every"),
-        *("sample_every", "early_stopping"),
-    )
+    {
+        *("train.steps", "train.epochs", "train.early_stopping"),
+        *("train.eval_every", "train.checkpoint_every", "train.log_every"),
+        *("train.sample_every", "parallel.model", "parallel.fsdp"),
+    }
 )
 
 RESOLVED_AT_BIRTH = frozenset({"optimizer.schedule_steps", "optimizer.epoch_steps"})
@@ -63,6 +63,16 @@ def read_config(workdir: Path) -> Config:
         raise InputError(f"{path} is damaged: {remedy}.") from error
 
 
+def make_directory(path: Path) -> None:
+    """Makes a directory and those above it; their names survive a loss of power."""
+    path = path.absolute()
+    path.mkdir(parents=True, exist_ok=True)
+    for parent in path.parents:
+        # Those above may be another's, where it is not ours to ask.
+        with contextlib.suppress(OSError):
+            sync(parent)
+
+
 def write_config(workdir: Path, config: Config) -> None:
     """Write `config.json`, making the directory if need be."""
     workdir.mkdir(parents=True, exist_ok=True)
@@ -87,8 +97,7 @@ def check_apart(workdir: Path, config: Config) -> None:
 
 def create(workdir: Path, config: Config, text: bytes | None) -> None:
     """Begin a run in `workdir`: its config, and a text that no other file holds."""
-    workdir.mkdir(parents=True, exist_ok=True)
-    sync(workdir.parent)
+    make_directory(workdir)
     if text is not None:
         with replacing(workdir / CORPUS) as path:
             path.write_bytes(text)
@@ -212,10 +221,10 @@ def _held(path: Path) -> Iterator[None]:
             break
         file.close()
     with file:
-        file.truncate(0)
-        file.write(str(os.getpid()))
-        file.flush()
         try:
+            file.truncate(0)
+            file.write(str(os.getpid()))
+            file.flush()
             yield
         finally:
             path.unlink(missing_ok=True)

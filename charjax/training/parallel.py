@@ -1,15 +1,27 @@
 """Mesh, shardings and global batches; only this file names a mesh axis.
 
-One axis, `data`: the rows of a batch and of the carry are split over it, parameters and
-optimizer state are whole on every device. One device is a mesh of one.
+Two axes. Over `data` the rows of a batch are split, over `model` the units of a layer and
+the symbols of the head. One device is a mesh of one.
 
-    | array               | shape       | partition          |
-    |---------------------|-------------|--------------------|
-    | batch               | [b, ...]    | data               |
-    | carry               | [l, b, h]   | -, data, -         |
-    | params, opt_state   | any         | whole              |
+    | array             | shape       | partition            | with `fsdp`, also `data` on |
+    |-------------------|-------------|----------------------|-----------------------------|
+    | batch             | [b, ...]    | data                 |                             |
+    | carry             | [l, b, h]   | -, data, model       |                             |
+    | kernel_x          | [e, g, h]   | -, -, model          | e                           |
+    | kernel_h          | [h, g, h]   | -, -, model          | the first h                 |
+    | bias, bias_h      | [g, h]      | -, model             |                             |
+    | embedding/table   | [v, e]      | -, -                 | e                           |
+    | head/kernel       | [h, v]      | -, model if it fits  | h                           |
+    | head/bias         | [v]         | model if it fits     |                             |
+
+The layers after the first have one axis more in front, which is not split. What the
+optimizer keeps of a parameter lies where the parameter does; all else is whole on every
+device. Splitting `h` rather than `g * h` leaves whole units on each device: one gather of
+the hidden state in each time step, and no shuffling of gates.
 """
 
+import math
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -18,21 +30,50 @@ from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from charjax.config import Config, InputError
+from charjax.model.network import Params
 from charjax.text.batching import Batch
 from charjax.training.state import TrainState
 
+# For each parameter by its name, the axis of its last dimensions that `model` splits, and
+# the one that `fsdp` splits over `data`; None where it splits none.
+_SPLIT: dict[str, tuple[int | None, int | None]] = {
+    "kernel_x": (-1, -3),
+    "kernel_h": (-1, -3),
+    "bias": (-1, None),
+    "bias_h": (-1, None),
+    "table": (None, -1),
+    "kernel": (-1, -2),
+}
 
-def make_mesh(devices: list[Any] | None = None) -> Mesh:
-    """A mesh of the given devices, by default all there are."""
+
+def make_mesh(devices: list[Any] | None = None, model: int = 1) -> Mesh:
+    """A mesh of the given devices, by default all there are, `model` of them side by side.
+
+    Raises InputError where `model` does not divide the devices of each process.
+    """
     devices = jax.devices() if devices is None else devices
-    return jax.make_mesh(
-        (len(devices),), ("data",), axis_types=(AxisType.Auto,), devices=devices
-    )
+    # A process's devices stand together, so that its rows of a batch do too.
+    devices = sorted(devices, key=lambda device: (device.process_index, device.id))
+    local = len(devices) // len({device.process_index for device in devices})
+    if local % model:
+        fitting = [str(k) for k in range(1, local + 1) if local % k == 0]
+        raise InputError(
+            f"parallel.model is {model}: each process has {local} devices, which it must "
+            f"divide; {_either(fitting)} would fit."
+        )
+    grid = np.array(devices).reshape(-1, model)
+    return Mesh(grid, ("data", "model"), axis_types=(AxisType.Auto, AxisType.Auto))
+
+
+def rows_share(mesh: Mesh) -> int:
+    """Among how many devices the rows of a batch are split."""
+    return mesh.shape["data"]
 
 
 def check_devices(config: Config, mesh: Mesh) -> None:
-    """Refuses a batch that the devices do not divide."""
-    size, parts, devices = config.data.batch_size, config.optimizer.accumulate, mesh.size
+    """Refuses a batch or a layer that the devices do not divide."""
+    size, parts = config.data.batch_size, config.optimizer.accumulate
+    devices, model = rows_share(mesh), mesh.shape["model"]
     if size % (devices * parts):
         step = devices * parts
         below, above = size // step * step, -(-size // step) * step
@@ -42,18 +83,74 @@ def check_devices(config: Config, mesh: Mesh) -> None:
             f"data.batch_size is {size}: {devices} devices cannot share its rows evenly"
             f"{cut}; {fitting} would fit."
         )
+    hidden = config.model.hidden_size
+    if hidden % model:
+        below, above = hidden // model * model, -(-hidden // model) * model
+        fitting = f"{below} or {above}" if below else f"{above}"
+        raise InputError(
+            f"model.hidden_size is {hidden}: {model} devices (parallel.model) cannot share "
+            f"its units evenly; {fitting} would fit."
+        )
 
 
-def state_sharding(mesh: Mesh, state: TrainState) -> TrainState:
+def _either(fitting: list[str]) -> str:
+    return " or ".join(filter(None, [", ".join(fitting[:-1]), fitting[-1]]))
+
+
+def params_sharding(mesh: Mesh, tree: Any, fsdp: bool = False) -> Any:
+    """The sharding of each leaf of parameters, or of a tree that holds leaves like them
+    under the same names (arrays or their shapes)."""
+
+    def place(path: Any, leaf: Any) -> NamedSharding:
+        name, axes = getattr(path[-1], "key", None) if path else None, [None] * leaf.ndim
+        in_head = len(path) > 1 and getattr(path[-2], "key", None) == "head"
+        by_model, by_data = _SPLIT.get(str(name), (None, None))
+        if in_head and name == "bias":
+            by_model = -1
+        splits = [("model", by_model), ("data", by_data if fsdp else None)]
+        for axis_name, axis in splits:
+            count = mesh.shape[axis_name]
+            if axis is None or leaf.ndim < -axis or leaf.shape[axis] % count:
+                continue
+            axes[axis] = axis_name
+        return NamedSharding(mesh, P(*axes))
+
+    return jax.tree_util.tree_map_with_path(place, tree)
+
+
+def state_sharding(mesh: Mesh, state: TrainState, fsdp: bool = False) -> TrainState:
     """The sharding of each leaf of a state (arrays or their shapes)."""
-    whole: Any = NamedSharding(mesh, P())
-    rows = NamedSharding(mesh, P(None, "data", None))
     return TrainState(
-        step=whole,
-        params=jax.tree.map(lambda _: whole, state.params),
-        opt_state=jax.tree.map(lambda _: whole, state.opt_state),
-        carry=jax.tree.map(lambda _: rows, state.carry),
+        step=replicated(mesh),  # pyright: ignore[reportArgumentType]
+        params=params_sharding(mesh, state.params, fsdp),
+        opt_state=params_sharding(mesh, state.opt_state, fsdp),
+        carry=jax.tree.map(lambda _: carry_sharding(mesh), state.carry),
     )
+
+
+def carry_sharding(mesh: Mesh) -> NamedSharding:
+    """Of each leaf of a carry `[l, b, h]`."""
+    return NamedSharding(mesh, P(None, "data", "model"))
+
+
+def bytes_on_device(tree: Any, sharding: Any) -> int:
+    """Bytes that a tree of arrays or shapes takes on each device."""
+    sizes = jax.tree.map(
+        lambda leaf, place: math.prod(place.shard_shape(leaf.shape)) * leaf.dtype.itemsize,
+        tree,
+        sharding,
+    )
+    return sum(jax.tree.leaves(sizes))
+
+
+def gathered(mesh: Mesh, fsdp: bool) -> Callable[[Params], Params]:
+    """What a step does with parameters before it uses them: with `fsdp` it brings together
+    what is split over `data`, once, outside every loop."""
+
+    def gather(params: Params) -> Params:
+        return jax.lax.with_sharding_constraint(params, params_sharding(mesh, params))
+
+    return gather if fsdp and rows_share(mesh) > 1 else lambda params: params
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
@@ -61,27 +158,19 @@ def replicated(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, P())
 
 
-def row_sharding(mesh: Mesh, axis: int, ndim: int) -> NamedSharding:
-    """Rows on the given axis split over the devices."""
-    return NamedSharding(mesh, P(*("data" if k == axis else None for k in range(ndim))))
-
-
 def local_rows(mesh: Mesh, rows: int) -> tuple[int, int]:
     """First and last-plus-one row of a batch that this process provides."""
-    share = rows // jax.process_count()
-    first = jax.process_index() * share
-    return first, first + share
+    processes = [device.process_index for device in mesh.devices[:, 0]]
+    share, me = rows // len(processes), jax.process_index()
+    first = processes.index(me)
+    return first * share, (first + processes.count(me)) * share
 
 
 def put_batch(mesh: Mesh, batch: Batch) -> Batch:
     """This process's rows of a batch, as arrays over all devices."""
 
-    def put(leaf: np.ndarray) -> jax.Array:
-        return jax.make_array_from_process_local_data(
-            row_sharding(mesh, 0, leaf.ndim), leaf
-        )
-
-    return Batch(*map(put, batch))
+    place = NamedSharding(mesh, P("data"))
+    return Batch(*(jax.make_array_from_process_local_data(place, leaf) for leaf in batch))
 
 
 def abstract(tree: Any, sharding: Any) -> Any:

@@ -1,5 +1,6 @@
 """The pure training and evaluation steps."""
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -25,7 +26,11 @@ def cross_entropy(logits: Array, targets: Array) -> Array:
 
 
 def train_step(
-    config: Config, state: TrainState, batch: Batch, key: Array
+    config: Config,
+    state: TrainState,
+    batch: Batch,
+    key: Array,
+    gather: Callable[[Params], Params] = lambda params: params,
 ) -> tuple[TrainState, Metrics]:
     """One update: state in, state out.
 
@@ -37,6 +42,7 @@ def train_step(
       state: the state before; safe to donate.
       batch: inputs, targets and mask `[b, t]`, reset `[b]`.
       key: the run's PRNG key, the same at every step; the step number is folded in.
+      gather: brings parameters together that are split over devices, before their use.
 
     An update whose loss or gradient is not finite, or whose gradient norm is above
     `optimizer.skip_norm`, is skipped: parameters, moments and carry stay what they were,
@@ -51,7 +57,7 @@ def train_step(
     characters = batch.mask.sum()
 
     def loss_sum(params: Params, batch: Batch, carry: Any, key: Array) -> tuple[Array, Any]:
-        logits, carry = apply(config, params, batch.inputs, carry, batch.reset, key)
+        logits, carry = apply(config, gather(params), batch.inputs, carry, batch.reset, key)
         nats = cross_entropy(logits, batch.targets)
         return jnp.where(batch.mask, nats, 0.0).sum(), carry
 

@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from random import Random
@@ -320,7 +321,10 @@ def test_only_the_named_items_are_restored(tmp_path):
 
 
 def damaged(directory, kind, random):
-    """Damages one file of a step; says which."""
+    """Damages one file of a step, or adds one; says which."""
+    if kind == "added":
+        (directory / "params/more").write_bytes(b"")
+        return kind
     files = sorted(path for path in directory.rglob("*") if path.is_file())
     path = random.choice(files)
     data = bytearray(path.read_bytes())
@@ -339,7 +343,7 @@ def damaged(directory, kind, random):
     return f"{kind} {path.relative_to(directory)}"
 
 
-@pytest.mark.parametrize("kind", ["cut", "flipped", "grown", "emptied", "deleted"])
+@pytest.mark.parametrize("kind", ["cut", "flipped", "grown", "emptied", "deleted", "added"])
 def test_damage_is_told_and_the_newest_sound_step_is_used(tmp_path, kind, request):
     save_all(tmp_path / "whole", {1: 2.0, 2: 1.0})
     save_all(tmp_path / "whole", {3: 3.0})
@@ -419,6 +423,49 @@ def test_the_old_step_comes_back_if_its_replacement_was_lost(tmp_path):
     with Checkpoints(tmp_path) as checkpoints:
         assert checkpoints.record(5)["validation_loss"] == 1.0
     assert os.listdir(tmp_path) == ["5"]
+
+
+def test_a_retired_folder_that_was_left_goes_at_the_next_start(tmp_path):
+    save_all(tmp_path, {1: 1.0})
+    shutil.copytree(tmp_path / "1", tmp_path / "7.retired")
+    with Checkpoints(tmp_path) as checkpoints:
+        assert checkpoints.steps() == [1]
+    assert os.listdir(tmp_path) == ["1"]
+
+
+def test_steps_are_ordered_by_number(tmp_path):
+    save_all(tmp_path, {9: 1.0, 10: 2.0})
+    with Checkpoints(tmp_path, read_only=True) as checkpoints:
+        assert (checkpoints.steps(), checkpoints.latest()) == ([9, 10], 10)
+
+
+def test_other_bits_given_back_than_were_written_are_a_failed_save(tmp_path):
+    """A disk that lies is played by a thread that changes a file once it is listed."""
+
+    def lie():
+        while not (sealed / "manifest.json").exists():
+            time.sleep(0.001)
+        path = max(sealed.rglob("*"), key=lambda path: path.stat().st_size)
+        with open(path, "r+b") as file:
+            file.seek(-1, os.SEEK_END)
+            last = file.read(1)[0]
+            file.seek(-1, os.SEEK_END)
+            file.write(bytes([last ^ 1]))
+
+    sealed = tmp_path / "2.saving"
+    items = {"params": {"w": np.random.default_rng(0).random(10_000_000)}}
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(1, items, {})
+        checkpoints.wait()
+        liar = threading.Thread(target=lie)
+        liar.start()
+        checkpoints.save(2, items, {})
+        with pytest.raises(OSError, match=r"step 2 .* cannot be read back: its file"):
+            checkpoints.wait()
+        liar.join()
+        assert checkpoints.steps() == [1]
+        checkpoints.save(2, items, {})
+    assert checkpoints.steps() == [2]
 
 
 def test_differences_are_listed(tmp_path):

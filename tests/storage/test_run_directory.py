@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import pytest
 from charjax.config import Config, InputError
 from charjax.storage import run_directory
 from charjax.storage.run_directory import (
+    create,
     holds_run,
     lock,
     newest_run,
@@ -85,6 +87,11 @@ def test_every_other_difference_is_listed():
     assert "train.steps" not in message
     assert "--fresh" in message
     assert "--workdir" in message
+
+
+def test_one_difference_is_enough():
+    with pytest.raises(InputError, match=r"train\.seed: the run has 0, asked for 5"):
+        resumed_config(Config(), Config().replace(**{"train.seed": 5}))
 
 
 @pytest.mark.parametrize("field", ["optimizer.schedule_steps", "optimizer.epoch_steps"])
@@ -188,3 +195,15 @@ def test_the_newest_run_is_the_one_written_to_last(tmp_path):
     metrics = tmp_path / "b" / run_directory.METRICS
     metrics.touch()
     assert newest_run(tmp_path) == Path(tmp_path / "b")
+
+
+def test_the_config_comes_last_in_a_new_run(tmp_path):
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (8192, limits[1]))
+    try:
+        with pytest.raises(OSError, match="large"):
+            create(tmp_path / "run", Config(), b"text" * 10_000)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert not holds_run(tmp_path / "run")
+    assert os.listdir(tmp_path / "run") == []

@@ -1,0 +1,291 @@
+"""Whatever people, editors and disks may do to a run: the right result, or a refusal."""
+
+import encodings.aliases
+import json
+import shutil
+import string
+import tempfile
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from charjax import (
+    Config,
+    DataConfig,
+    InputError,
+    ModelConfig,
+    TrainConfig,
+    cli,
+    fit,
+    load,
+    load_config,
+)
+from charjax.config import flatten, from_dict, to_dict
+
+few = settings(derandomize=True, deadline=None, max_examples=30)
+many = settings(derandomize=True, deadline=None, max_examples=200)
+
+TEXT = "all happy families are alike; every unhappy family is unhappy.\n" * 20
+CONFIG = Config(
+    data=DataConfig(batch_size=8, sequence_length=8),
+    model=ModelConfig(hidden_size=8, num_layers=1),
+    train=TrainConfig(steps=4, eval_every=2, sample_every=2),
+)
+FIELDS = [name for name, _ in flatten(Config())]
+NASTY = [
+    *(None, True, False, 0, 1, -1, 2, 2**31, 2**63, 10**40, -0.0, 0.5, 1e-320, 1e308),
+    *(float("nan"), float("inf"), -float("inf"), "", "a", "\0", "\ud800", "None", "nan"),
+    *("lstm", "adam", "hex", "idna", "utf-16", "../..", "~", "x" * 5000),
+    *([], [1], [0.9, 0.1, 0.0], [1, 0, 0], [None], [[]], [float("nan"), 1, 0]),
+    *({}, {"a": 1}, [[["deep"]]], [2**70, 0, 0], ["a", "b"]),
+]
+nasty = st.sampled_from(NASTY)
+
+
+# Configs.
+
+
+def sound(config):
+    """A config that was accepted goes to JSON and back, and can be compared."""
+    values = json.loads(json.dumps(to_dict(config)))
+    assert from_dict(values) == config and hash(from_dict(values)) == hash(config)
+
+
+@many
+@given(st.dictionaries(st.sampled_from([*FIELDS, "x.y", "train.x", "data"]), nasty))
+def test_a_config_file_is_accepted_whole_or_refused(fields):
+    values = to_dict(CONFIG)
+    for path, value in fields.items():
+        section, _, name = path.partition(".")
+        if name:
+            values.setdefault(section, {})
+        if name and isinstance(values[section], dict):
+            values[section][name] = value
+        else:
+            values[section] = value
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "config.json")
+        path.write_text(json.dumps(values))
+        try:
+            config = load_config(str(path))
+        except InputError as error:
+            assert str(error).startswith("--config")
+        else:
+            sound(config)
+
+
+@many
+@given(st.recursive(nasty, lambda x: st.lists(x) | st.dictionaries(st.text(), x)))
+def test_any_json_is_a_config_or_refused(values):
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "config.json")
+        path.write_text(json.dumps(values))
+        try:
+            sound(load_config(str(path)))
+        except InputError as error:
+            assert str(error).startswith("--config")
+
+
+PRESETS = [
+    *(
+        "",
+        "\0",
+        "def get_config(",
+        "get_config = 3",
+        "get_config = None",
+        "raise SystemExit",
+    ),
+    *("import absent", "from charjax import absent"),
+    "def get_config(): return get_config()",
+    "def get_config(required): pass",
+    "def get_config(): raise SystemExit(0)",
+    "from charjax import Config\nclass Mine(Config): pass\nget_config = Config",
+]
+
+
+@pytest.mark.parametrize("content", PRESETS)
+def test_a_preset_that_is_none_is_refused(tmp_path, content):
+    path = tmp_path / "mine.py"
+    path.write_text(content)
+    if content.endswith("get_config = Config"):
+        assert load_config(str(path)) == Config()
+    else:
+        with pytest.raises(InputError, match=r"mine\.py"):
+            load_config(str(path))
+
+
+@few
+@given(st.sampled_from(FIELDS), nasty)
+def test_a_preset_of_odd_values_is_accepted_whole_or_refused(field, value):
+    section, _, name = field.partition(".")
+    kind = type(getattr(Config(), section)).__name__
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "mine.py")
+        path.write_text(
+            f"from charjax import Config, {kind}\nnan, inf = float('nan'), float('inf')\n"
+            f"def get_config(): return Config({section}={kind}({name}={value!r}))\n"
+        )
+        try:
+            sound(load_config(str(path)))
+        except InputError as error:
+            assert "mine.py" in str(error)
+
+
+options = st.one_of(
+    st.sampled_from(["", "-1", "0", "nan", "inf", "1e400", "None", "True", "\ud800", "[]"]),
+    st.sampled_from(["9" * 5000, "0x10", "1_000", "--", "-", "--help=3", "٣", "'", "lstm"]),
+    st.text(string.printable, max_size=5),
+)
+
+
+@few
+@given(st.lists(st.tuples(st.sampled_from(FIELDS), options), max_size=3))
+def test_options_never_end_a_command_otherwise_than_with_2(given):
+    arguments = [part for name, value in given for part in (f"--{name}", value)]
+    with tempfile.TemporaryDirectory() as folder:
+        # The text is not there, so that nothing is trained whatever is asked.
+        arguments += ["--data.source", f"{folder}/absent", "--workdir", f"{folder}/run"]
+        try:
+            code = cli.train(arguments)
+        except SystemExit as error:
+            code = error.code
+        assert code == 2
+        assert not list(Path(folder).iterdir())
+
+
+CODECS = sorted({*encodings.aliases.aliases.values(), "idna", "undefined", "punycode"})
+
+
+@settings(few, max_examples=5)
+@given(st.binary(max_size=40))
+def test_no_encoding_is_more_than_refused(raw):
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "text.txt")
+        path.write_bytes(raw)
+        for codec in CODECS:
+            try:
+                config = CONFIG.replace(
+                    **{"data.source": str(path), "data.encoding": codec}
+                )
+            except InputError:
+                continue
+            # Too short for a batch, whatever it says.
+            with pytest.raises(InputError):
+                fit(config, quiet=True)
+
+
+# Directories.
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A finished run, its model and its metrics."""
+    folder = tmp_path_factory.mktemp("whole") / "run"
+    result = fit(CONFIG, folder, text=TEXT, quiet=True)
+    return folder, load(folder, "latest"), result.history
+
+
+TARGETS = ["config.json", "metrics.jsonl", "samples.txt", "curves.png", "corpus.txt"]
+TARGETS += ["checkpoints/4/manifest.json", "checkpoints/4/record/metadata"]
+LINES = [
+    *(b"", b"\0", b"{", b"{}", b"[]", b"null", b"3", b"\xff\xfe", b'{"step": null}'),
+    *(b'{"step": "4"}', b'{"step": 1e400}', b'{"split": 5, "step": 4}', b'{"step": [1]}'),
+    *(b'{"step": 4, "split": "train", "loss": "low"}', b"--- step 3 ---", b"[" * 3000),
+    *(b"--- step " + b"9" * 5000 + b" ---", b"\r\n", b"{" * 3000, b"\xe2\x80\xa8"),
+]
+STRAYS = [
+    *(".charjax-lock", "config.json.charjax-tmp", "checkpoints/5", "notes.txt"),
+    *("checkpoints/x.saving", "checkpoints/5.saving", "checkpoints/5.retired"),
+    *(
+        "checkpoints/.saving",
+        "checkpoints/x.retired",
+        "checkpoints/-1",
+        "checkpoints/\u0663",
+    ),
+    *("checkpoints/4.saving", "checkpoints/4.retired", "checkpoints/00004"),
+    *("checkpoints/4.orbax-checkpoint-tmp", "checkpoints/99999999999999999999"),
+    *("checkpoints/4/params/x", "checkpoints/.DS_Store", "curves.png.charjax-tmp"),
+]
+written = st.tuples(st.sampled_from(["append", "replace"]), st.sampled_from(TARGETS[:3]))
+strays = st.tuples(st.sampled_from(["file", "folder", "link"]), st.sampled_from(STRAYS))
+around = st.builds(
+    lambda what, line: (*what, line), written | strays, st.sampled_from(LINES)
+)
+damages = around | st.tuples(
+    st.sampled_from(["cut", "flip", "delete", "folder"]),
+    st.sampled_from(TARGETS),
+    st.floats(0, 0.999),
+)
+
+
+def damage(run, kind, name, how):
+    path = run / name
+    data = path.read_bytes() if path.is_file() else b""
+    if kind in ("delete", "folder", "file", "link", "replace", "append"):
+        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if kind == "cut" and path.is_file():
+        path.write_bytes(data[: int(how * len(data))])
+    elif kind == "flip" and data:
+        place = int(how * len(data))
+        path.write_bytes(data[:place] + bytes([data[place] ^ 4]) + data[place + 1 :])
+    elif kind == "append":
+        path.write_bytes(data + how + b"\n")
+    elif kind in ("replace", "file"):
+        path.write_bytes(how + b"\n")
+    elif kind == "folder":
+        path.mkdir()
+    elif kind == "link":
+        path.symlink_to("nowhere")
+
+
+def same(one, other):
+    assert one.vocabulary == other.vocabulary and one.step == other.step
+    jax.tree.map(np.testing.assert_array_equal, one.params, other.params)
+
+
+@settings(few, max_examples=20)
+@given(st.lists(damages, min_size=1, max_size=2))
+def test_a_damaged_run_gives_the_same_model_or_none(whole, damages):
+    with tempfile.TemporaryDirectory() as folder:
+        run = Path(shutil.copytree(whole[0], Path(folder, "run")))
+        for each in damages:
+            damage(run, *each)
+        for step in ("latest", "best"):
+            try:
+                same(load(run, step), whole[1])
+            except (InputError, OSError):
+                continue
+
+
+def finished_or_refused(whole, damages):
+    with tempfile.TemporaryDirectory() as folder:
+        run = Path(shutil.copytree(whole[0], Path(folder, "run")))
+        for each in damages:
+            damage(run, *each)
+        if not (run / "checkpoints/4").is_dir() or not (run / "config.json").exists():
+            # It would be trained anew.
+            return
+        try:
+            result = fit(CONFIG, run, text=TEXT, quiet=True)
+        except (InputError, OSError):
+            return
+        same(result.model, whole[1])
+        lines = [line for line in result.history if line in whole[2]]
+        assert lines == whole[2][: len(lines)]
+
+
+@settings(few, max_examples=20)
+@given(st.lists(around, min_size=1, max_size=2))
+def test_a_damaged_run_is_found_finished_or_refused(whole, damages):
+    finished_or_refused(whole, damages)
+
+
+@pytest.mark.parametrize("line", LINES, ids=lambda line: line.decode("latin-1")[:30])
+def test_a_run_with_an_odd_line_is_found_finished_or_refused(whole, line):
+    finished_or_refused(whole, [("append", "metrics.jsonl", line)])
+    finished_or_refused(whole, [("append", "samples.txt", line)])
