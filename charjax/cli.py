@@ -18,7 +18,7 @@ from charjax import evaluation
 from charjax.allocator import keep_freed_memory
 from charjax.config import Config, InputError, flatten, from_dict
 from charjax.fit import fit
-from charjax.language_model import inspect_run, load
+from charjax.language_model import inspect_run, inspect_sharding, load
 from charjax.loop import Diverged
 from charjax.presets import default_name, load_config
 from charjax.signals import Signals, collected
@@ -373,6 +373,9 @@ class _Inspect:
     step: str = "latest"
     """Which checkpoint: best, latest, or the number of a step on disk."""
 
+    sharding: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Show how the state would lie on the devices there are."""
+
     json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Print JSON."""
 
@@ -383,6 +386,9 @@ def inspect(argv: list[str], prog: str | None, _: Signals) -> int:
     options = tyro.cli(_Inspect, args=argv, prog=prog)
     workdir = options.workdir or run_directory.newest_run(RUNS)
 
+    if options.sharding:
+        _print_sharding(inspect_sharding(workdir, options.step), options.json)
+        return 0
     values = inspect_run(workdir, options.step)
     if options.json:
         print(json.dumps(values))
@@ -401,3 +407,15 @@ def inspect(argv: list[str], prog: str | None, _: Signals) -> int:
     for field, value in flatten(from_dict(values["config"])):
         print(f"  {field} = {value}")
     return 0
+
+
+def _print_sharding(rows: list[tuple[str, str, str, int]], as_json: bool) -> None:
+    if as_json:
+        names = ("path", "array", "axes", "bytes_on_device")
+        print(json.dumps([dict(zip(names, row, strict=True)) for row in rows]))
+        return
+    widths = [max(len(str(row[k])) for row in rows) for k in range(3)]
+    for path, shape, axes, size in rows:
+        print(f"{path:{widths[0]}}  {shape:{widths[1]}}  {axes:{widths[2]}}  {size:>15,}")
+    total = sum(row[3] for row in rows)
+    print(f"bytes on each device: {total:,}")

@@ -16,10 +16,11 @@ from charjax.config import Config, InputError, to_dict
 from charjax.model.network import Params, init, initial_carry
 from charjax.storage import run_directory
 from charjax.storage.checkpoints import Checkpoints
-from charjax.storage.digest import digest
+from charjax.storage.digest import digest, named_leaves
 from charjax.storage.record import read
 from charjax.text.batching import Batch
 from charjax.text.vocabulary import Vocabulary
+from charjax.training import parallel
 from charjax.training.step import eval_step
 
 # Characters drawn between two looks at the host: long enough that the device is never
@@ -300,6 +301,36 @@ def _facts(checkpoints: Checkpoints, step: int) -> dict[str, Any]:
         "versions": record.versions,
         "digest": digest(state),
     }
+
+
+def inspect_sharding(
+    workdir: str | Path, step: str | int = "latest"
+) -> list[tuple[str, str, str, int]]:
+    """How a run's state would lie on the devices there are, by its own config.
+
+    Of each array its path, type and shape, for each dimension the mesh axis that splits
+    it and in how many, and the bytes of it on each device. Raises InputError as `load`
+    does, and where the devices do not suit the config.
+    """
+    with _open(Path(workdir)) as checkpoints:
+        return checkpoints.reading(step, functools.partial(_placed, checkpoints))
+
+
+def _placed(checkpoints: Checkpoints, step: int) -> list[tuple[str, str, str, int]]:
+    config = read(checkpoints, step).config
+    mesh = parallel.make_mesh(model=config.parallel.model)
+    parallel.check_devices(config, mesh)
+    rows = []
+    for item in ("params", "opt_state", "carry"):
+        tree = checkpoints.metadata(step, item)
+        places: Any = parallel.item_sharding(mesh, item, tree, config.parallel.fsdp)
+        for (path, leaf), place in zip(
+            named_leaves({item: tree}).items(), named_leaves(places).values(), strict=True
+        ):
+            shape = f"{leaf.dtype.name}[{', '.join(map(str, leaf.shape))}]"
+            spread = parallel.spread(place, leaf.ndim)
+            rows.append((path, shape, spread, parallel.bytes_on_device(leaf, place)))
+    return rows
 
 
 def _open(workdir: Path) -> Checkpoints:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -106,6 +107,10 @@ def test_evaluation_and_inspection(runs):
     assert found["step"] == 12 and found["config"]["model"]["hidden_size"] == 16
     assert len(found["digest"]) == 64 and found["best"]["step"] == 12
     assert b"digest" in run("inspect", cwd=runs).stdout
+    two = {**os.environ, "JAX_NUM_CPU_DEVICES": "2"}
+    shown = run("inspect", "--sharding", cwd=runs, env=two).stdout.decode()
+    assert re.search(r"^carry/h +float32\[1, 4, 16\] +-, data 2, - +128$", shown, re.M)
+    assert re.search(r"^params/first/kernel_h .* whole +4,096$", shown, re.M)
 
 
 @pytest.mark.parametrize(

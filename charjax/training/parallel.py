@@ -128,9 +128,28 @@ def state_sharding(mesh: Mesh, state: TrainState, fsdp: bool = False) -> TrainSt
     )
 
 
+def item_sharding(mesh: Mesh, item: str, tree: Any, fsdp: bool) -> Any:
+    """The sharding of each leaf of `params`, `opt_state` or `carry` by its name alone."""
+    if item == "carry":
+        return jax.tree.map(lambda _: carry_sharding(mesh), tree)
+    return params_sharding(mesh, tree, fsdp)
+
+
 def carry_sharding(mesh: Mesh) -> NamedSharding:
     """Of each leaf of a carry `[l, b, h]`."""
     return NamedSharding(mesh, P(None, "data", "model"))
+
+
+def spread(place: NamedSharding, ndim: int) -> str:
+    """What splits each dimension of an array, and in how many: `-, data 4, model 2`."""
+    axes = [*place.spec, *[None] * (ndim - len(place.spec))]
+    counts = [1 if axis is None else place.mesh.shape[axis] for axis in axes]
+    if math.prod(counts) == 1:
+        return "whole"
+    return ", ".join(
+        "-" if count == 1 else f"{axis} {count}"
+        for axis, count in zip(axes, counts, strict=True)
+    )
 
 
 def bytes_on_device(tree: Any, sharding: Any) -> int:
