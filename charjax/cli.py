@@ -6,12 +6,14 @@ import json
 import os
 import re
 import shlex
+import signal
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import jax
 import tyro
 
 from charjax import evaluation
@@ -26,6 +28,7 @@ from charjax.storage import run_directory
 from charjax.text.corpus import load as load_corpus
 from charjax.text.corpus import survey
 from charjax.text.sources import absolute
+from charjax.training import hosts
 
 RUNS = Path("runs")
 
@@ -106,6 +109,10 @@ class _Train:
     """Refuse to resume where a checkpoint is damaged, instead of going on from the newest
     that is not."""
 
+    distributed: str = "off"
+    """Train with other processes: auto (Slurm, Open MPI, Kubernetes, Cloud TPU), or
+    ADDRESS:PORT,COUNT,INDEX."""
+
 
 @_command
 def train(argv: list[str], prog: str | None, signals: Signals) -> int:
@@ -122,19 +129,26 @@ def train(argv: list[str], prog: str | None, signals: Signals) -> int:
     if resuming and name is not None:
         _note_differences(workdir, name, preset, start)
 
+    hosts.join(options.distributed)
+    together = jax.process_count() > 1
+    preempted = hosts.preemption() if together else signals.stop
+    stopped = []
+
+    def stop() -> bool:
+        stopped.append(preempted())
+        return stopped[-1]
+
     try:
-        fit(
-            options.run,
-            workdir,
-            fresh=options.fresh,
-            strict=options.strict,
-            stop=signals.stop,
-        )
+        fit(options.run, workdir, fresh=options.fresh, strict=options.strict, stop=stop)
     except Diverged as error:
         print(f"error: {error}", file=sys.stderr)
         return 3
+    if together and stopped and stopped[-1]:
+        return 128 + signal.SIGTERM
     if signals.received:
         return 128 + signals.received[0]
+    if not hosts.is_first():
+        return 0
     command = "python sample.py" if prog is None else "charjax sample"
     place = shlex.quote(str(workdir))
     print(f"{workdir}: sample with {command} --workdir {place}", file=sys.stderr)

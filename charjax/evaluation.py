@@ -126,7 +126,7 @@ def _total(
     config: Config, params: Any, batches: Iterator[Batch], rows: int, mesh: Any
 ) -> float:
     """Nats of all characters."""
-    params = jax.device_put(params, parallel.params_sharding(mesh, params))
+    params = parallel.placed(mesh, params)
     share = parallel.rows_share(mesh)
     padded = -(-rows // share) * share
     first, last = parallel.local_rows(mesh, padded)

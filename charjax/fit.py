@@ -11,6 +11,8 @@
 import contextlib
 import dataclasses
 import functools
+import hashlib
+import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +22,7 @@ import jax
 import numpy as np
 
 from charjax import memory
-from charjax.config import Config, InputError
+from charjax.config import Config, InputError, to_dict
 from charjax.language_model import LanguageModel, load
 from charjax.loop import Report, Run, loop, out_of_patience, prng_keys, score_test
 from charjax.model.network import Params
@@ -36,7 +38,7 @@ from charjax.text.corpus import Survey, boundaries, survey, text_without_file
 from charjax.text.corpus import load as load_corpus
 from charjax.text.sources import IN_MEMORY, absolute
 from charjax.text.vocabulary import Vocabulary
-from charjax.training import parallel
+from charjax.training import hosts, parallel
 from charjax.training.optimizer import resolve, total_steps
 from charjax.training.state import TrainState, initial_state
 
@@ -128,22 +130,36 @@ def fit(
         origin = _origin(config, surveyed.vocabulary)
     if workdir is not None and not resuming:
         run_directory.check_apart(workdir, config)
+    # Nobody writes before all have looked.
+    hosts.check_agreement(
+        {
+            "config": hashlib.sha256(json.dumps(to_dict(config)).encode()).hexdigest(),
+            "text": surveyed.fingerprint,
+            "state of the directory": hashlib.sha256(str(resuming).encode()).hexdigest(),
+        }
+    )
 
     with contextlib.ExitStack() as stack:
         checkpoints = None
-        if workdir is not None:
+        if workdir is not None and hosts.is_first():
             stack.enter_context(run_directory.lock(workdir))
         corpus = load_corpus(surveyed)
         if workdir is not None:
-            if not resuming:
+            if not resuming and hosts.is_first():
                 own_text = text_without_file(config.data, text)
                 # Only now that nothing can be refused any more.
                 if fresh:
                     run_directory.start_over(workdir)
                 run_directory.create(workdir, config, own_text)
             directory = workdir / run_directory.CHECKPOINTS
-            checkpoints = stack.enter_context(Checkpoints(directory))
-        return _train(Run(config, corpus, mesh, workdir, checkpoints), origin, quiet, stop)
+            if hosts.is_first():
+                checkpoints = stack.enter_context(Checkpoints(directory))
+            # What a killed run left is tidied up before the others read.
+            hosts.wait("directory")
+            if not hosts.is_first():
+                checkpoints = stack.enter_context(Checkpoints(directory))
+        run = Run(config, corpus, mesh, workdir, checkpoints)
+        return _train(run, origin, quiet or not hosts.is_first(), stop)
 
 
 def _checked(config: Config, surveyed: Survey) -> Config:
@@ -214,11 +230,12 @@ def _start(run: Run, origin: Params | None) -> tuple[TrainState, Any, Memory]:
     shapes = jax.eval_shape(make, key)
     sharding = parallel.state_sharding(run.mesh, shapes, config.parallel.fsdp)
     _check_memory(config, shapes, sharding)
-    step = None if run.checkpoints is None else run.checkpoints.latest()
-    if step is None:
+    found = None if run.checkpoints is None else run.checkpoints.latest()
+    step = hosts.from_first(-1 if found is None else found)
+    if step < 0:
         state = jax.jit(make, out_shardings=sharding)(key)
         if origin is not None:
-            params = jax.device_put(origin, sharding.params)
+            params = parallel.put(origin, sharding.params)
             state = dataclasses.replace(state, params=params)
         return state, sharding, Memory()
     assert run.checkpoints is not None and run.workdir is not None
@@ -230,7 +247,7 @@ def _start(run: Run, origin: Params | None) -> tuple[TrainState, Any, Memory]:
         step,
         {"params": target.params, "opt_state": target.opt_state, "carry": target.carry},
     )
-    count = jax.device_put(np.int32(step), sharding.step)
+    count = parallel.put(np.int32(step), sharding.step)
     return TrainState(step=count, **items), sharding, record.memory
 
 
@@ -241,18 +258,19 @@ def _train(
     with memory.told(_too_large(config)):
         state, sharding, remembered = _start(run, origin)
     first = int(state.step)
-    if workdir is not None:
+    own = workdir if hosts.is_first() else None
+    if own is not None:
         # A resumed run's length may be new; written once it is known to go on.
-        run_directory.write_config(workdir, config)
+        run_directory.write_config(own, config)
     epoch_steps = batching.batches_per_epoch(len(run.split("train")), config.data)
     total = total_steps(config, epoch_steps)
     history: list[dict[str, Any]] = []
     with contextlib.ExitStack() as stack:
         file = None
-        if workdir is not None:
-            metrics = workdir / run_directory.METRICS
+        if own is not None:
+            metrics = own / run_directory.METRICS
             truncate_after(metrics, first)
-            samples.truncate_after(workdir / run_directory.SAMPLES, first)
+            samples.truncate_after(own / run_directory.SAMPLES, first)
             history = read(metrics)
             file = stack.enter_context(MetricsFile(metrics))
         bar = stack.enter_context(progress(max(total, 1), first_step=first, quiet=quiet))

@@ -29,7 +29,7 @@ from charjax.storage.checkpoints import Checkpoints
 from charjax.storage.record import Memory, Record
 from charjax.text import batching
 from charjax.text.corpus import Corpus, Split
-from charjax.training import parallel
+from charjax.training import hosts, parallel
 from charjax.training.state import TrainState
 from charjax.training.step import train_step
 
@@ -195,7 +195,7 @@ def loop(
             # A step on the disk whose metrics are not would resume with lines missing.
             report.sync()
             _tolerate(run, report, _saving(run, state, memory, validation))
-        if validation is not None and run.workdir is not None:
+        if validation is not None and run.workdir is not None and hosts.is_first():
             _draw_curves(run, run.workdir / run_directory.CURVES, report)
         if exhausted:
             report.bar.message(
@@ -283,8 +283,12 @@ def _evaluate(run: Run, state: TrainState, split: Split, report: Report) -> Eval
 
 
 def _sample(run: Run, state: TrainState, report: Report) -> None:
-    step = int(state.step)
-    text = run.model(state.params, step).generate("", SAMPLE_LENGTH, seed=step % 2**32)
+    step, params = int(state.step), state.params
+    if jax.process_count() > 1:
+        params = parallel.on_host(params)
+        if not hosts.is_first():
+            return
+    text = run.model(params, step).generate("", SAMPLE_LENGTH, seed=step % 2**32)
     report.bar.message(f"--- sample at step {step:,} ---\n{text}\n---")
     if run.workdir is not None:
         path = run.workdir / run_directory.SAMPLES
@@ -327,7 +331,8 @@ def score_test(run: Run, state: TrainState, report: Report) -> None:
         return
     if run.checkpoints is not None:
         run.checkpoints.wait()
-        best = run.checkpoints.resolve("best")
+        hosts.wait("saved")
+        best = hosts.from_first(run.checkpoints.resolve("best"))
         place = jax.tree.map(lambda leaf: leaf.sharding, state.params)
         target = {"params": parallel.abstract(state.params, place)}
         params = run.checkpoints.restore(best, target)["params"]

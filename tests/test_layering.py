@@ -28,6 +28,7 @@ ORDER = [
     "model.network",
     "training.optimizer",
     "training.state",
+    "training.hosts",
     "training.parallel",
     "training.step",
     "evaluation",

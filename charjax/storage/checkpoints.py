@@ -10,6 +10,7 @@ prefer a NaN.
 
 import contextlib
 import functools
+import json
 import logging
 import math
 import shutil
@@ -250,9 +251,11 @@ class Checkpoints:
 
         Raises InputError if it is damaged or of a format this version does not know.
         """
-        args = _orbax().args.Composite(record=_orbax().args.JsonRestore())
+        # Not through Orbax, for which all processes would have to ask.
         record = self._read(
-            step, _RECORD, lambda path: self._checkpointer.restore(path, args=args).record
+            step,
+            _RECORD,
+            lambda path: json.loads((path / _RECORD / "metadata").read_text("utf-8")),
         )
         found = record.get("format") if isinstance(record, dict) else None
         if found != FORMAT:

@@ -135,6 +135,15 @@ def item_sharding(mesh: Mesh, item: str, tree: Any, fsdp: bool) -> Any:
     return params_sharding(mesh, tree, fsdp)
 
 
+def placed(mesh: Mesh, params: Params) -> Params:
+    """Parameters as evaluation uses them."""
+    sharding = params_sharding(mesh, params)
+    if jax.process_count() == 1:
+        return jax.device_put(params, sharding)
+    # Between processes only a compiled program moves arrays.
+    return jax.jit(lambda params: params, out_shardings=sharding)(params)
+
+
 def carry_sharding(mesh: Mesh) -> NamedSharding:
     """Of each leaf of a carry `[l, b, h]`."""
     return NamedSharding(mesh, P(None, "data", "model"))
@@ -190,6 +199,22 @@ def put_batch(mesh: Mesh, batch: Batch) -> Batch:
 
     place = NamedSharding(mesh, P("data"))
     return Batch(*(jax.make_array_from_process_local_data(place, leaf) for leaf in batch))
+
+
+def put(tree: Any, sharding: Any) -> Any:
+    """Arrays that every process has in full, placed."""
+
+    def place(leaf: Any, where: NamedSharding) -> jax.Array:
+        array = np.asarray(leaf)
+        return jax.make_array_from_callback(array.shape, where, lambda part: array[part])
+
+    return jax.tree.map(place, tree, sharding)
+
+
+def on_host(tree: Any) -> Any:
+    """Placed arrays in full, as NumPy arrays; all processes must ask."""
+    whole = jax.tree.map(lambda leaf: NamedSharding(leaf.sharding.mesh, P()), tree)
+    return jax.device_get(jax.jit(lambda tree: tree, out_shardings=whole)(tree))
 
 
 def abstract(tree: Any, sharding: Any) -> Any:

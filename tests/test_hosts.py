@@ -1,0 +1,168 @@
+"""Two processes of two devices through the command, against one process of four."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from charjax import InputError
+from charjax.language_model import inspect_run
+from charjax.training import hosts
+
+ROOT = Path(__file__).parents[1]
+TEXT = "all happy families are alike; every unhappy family is unhappy.\n" * 60
+OPTIONS = [
+    *(
+        "--data.source",
+        "text.txt",
+        "--data.batch_size",
+        "8",
+        "--data.sequence_length",
+        "16",
+    ),
+    *("--model.hidden_size", "16", "--train.steps", "24", "--train.log_every", "1"),
+    *("--train.eval_every", "8", "--train.checkpoint_every", "6"),
+    *("--train.sample_every", "10", "--data.split", "0.8", "0.1", "0.1"),
+]
+
+
+def begin(folder, workdir, count, *options, others=()):
+    """Starts the processes of one run."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    env = {**os.environ, "JAX_NUM_CPU_DEVICES": str(4 // count), "JAX_PLATFORMS": "cpu"}
+    command = [sys.executable, str(ROOT / "train.py"), *OPTIONS, "--workdir", workdir]
+    started = []
+    for index in range(count):
+        extra = [*options, *(others if index else ())]
+        if count > 1:
+            extra += ["--distributed", f"127.0.0.1:{port},{count},{index}"]
+        started.append(
+            subprocess.Popen(
+                [*command, *extra],
+                cwd=folder,
+                env=env,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+            )
+        )
+    return started
+
+
+def ended(processes, timeout=180):
+    """Exit codes and what was said."""
+    try:
+        said = [process.communicate(timeout=timeout)[1].decode() for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+            process.communicate()
+    return [process.returncode for process in processes], said
+
+
+def metrics(workdir):
+    text = (workdir / "metrics.jsonl").read_text()
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def same_losses(one, other):
+    found, expected = metrics(one), metrics(other)
+    assert [(line["step"], line["split"]) for line in found] == [
+        (line["step"], line["split"]) for line in expected
+    ]
+    losses = [[line["loss"] for line in lines] for lines in (found, expected)]
+    np.testing.assert_allclose(*losses, rtol=1e-5)
+
+
+def logged(workdir):
+    path = workdir / "metrics.jsonl"
+    return path.read_bytes().count(b"\n") if path.exists() else 0
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A folder with a text and a run of one process."""
+    folder = tmp_path_factory.mktemp("hosts")
+    (folder / "text.txt").write_text(TEXT)
+    codes, said = ended(begin(folder, "one", 1))
+    assert codes == [0], said
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "options", [(), ("--parallel.model", "2", "--parallel.fsdp")], ids=str
+)
+def test_two_processes_train_as_one_does(folder, tmp_path, options):
+    codes, said = ended(begin(folder, str(tmp_path / "two"), 2, *options))
+    assert codes == [0, 0], said
+    same_losses(tmp_path / "two", folder / "one")
+    # The first one alone speaks and writes.
+    assert "sample at step" in said[0] and "loss" not in said[1]
+    names = {path.name for path in (tmp_path / "two").iterdir()}
+    assert names == {path.name for path in (folder / "one").iterdir()}
+
+
+@pytest.mark.slow
+def test_a_run_goes_on_with_another_number_of_processes(folder, tmp_path):
+    run = tmp_path / "run"
+    processes = begin(folder, str(run), 2)
+    while logged(run) < 9:
+        assert all(process.poll() is None for process in processes)
+        time.sleep(0.05)
+    # One is asked to end; all agree on a last step.
+    processes[1].send_signal(signal.SIGTERM)
+    codes, said = ended(processes)
+    assert codes == [143, 143], said
+    assert 8 < inspect_run(run)["step"] < 24
+    codes, said = ended(begin(folder, str(run), 1))
+    assert codes == [0], said
+    same_losses(run, folder / "one")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("victim", [0, 1])
+def test_a_killed_process_ends_the_others_and_the_run_goes_on(folder, tmp_path, victim):
+    run = tmp_path / "run"
+    endless = ("--train.steps", "100000", "--optimizer.schedule_steps", "24")
+    processes = begin(folder, str(run), 2, *endless)
+    while logged(run) < 9:
+        assert all(process.poll() is None for process in processes)
+        time.sleep(0.05)
+    processes[victim].kill()
+    begun = time.monotonic()
+    codes, said = ended(processes, timeout=150)
+    print(
+        f"the other ended after {time.monotonic() - begun:.0f} s with {codes[1 - victim]}"
+    )
+    print("\n".join(said[1 - victim].splitlines()[-8:]))
+    assert codes[1 - victim] != 0
+    codes, said = ended(begin(folder, str(run), 2))
+    assert codes == [0, 0], said
+    same_losses(run, folder / "one")
+
+
+@pytest.mark.slow
+def test_processes_that_disagree_are_refused(folder, tmp_path):
+    others = ("--model.hidden_size", "8")
+    codes, said = ended(begin(folder, str(tmp_path / "run"), 2, others=others))
+    assert codes == [2, 2], said
+    for words in said:
+        assert "process 1 has another config than process 0" in words
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    "how", ["on", "", "10.0.0.1:80", "10.0.0.1,2,0", "10.0.0.1:80,2,2", "10.0.0.1:80,a,0"]
+)
+def test_an_odd_way_to_meet_is_refused(how):
+    with pytest.raises(InputError, match="--distributed"):
+        hosts.join(how)
