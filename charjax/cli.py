@@ -60,6 +60,14 @@ def _command(function: Callable[..., int]) -> Callable[..., int]:
     """Turns what a command raises, and signals, into a short message and an exit code."""
 
     def run(argv: list[str] | None = None, prog: str | None = None) -> int:
+        code = attempt(argv, prog)
+        if code and jax.distributed.is_initialized():
+            # Leaving in good order would wait for the others, who wait for us.
+            sys.stderr.flush()
+            os._exit(code)
+        return code
+
+    def attempt(argv: list[str] | None, prog: str | None) -> int:
         keep_freed_memory()
         try:
             with collected() as signals:

@@ -133,9 +133,9 @@ def fit(
     # Nobody writes before all have looked.
     hosts.check_agreement(
         {
-            "config": hashlib.sha256(json.dumps(to_dict(config)).encode()).hexdigest(),
+            "config": _digest(json.dumps(to_dict(config))),
             "text": surveyed.fingerprint,
-            "state of the directory": hashlib.sha256(str(resuming).encode()).hexdigest(),
+            "--workdir": _digest(str(resuming)),
         }
     )
 
@@ -156,10 +156,17 @@ def fit(
                 checkpoints = stack.enter_context(Checkpoints(directory))
             # What a killed run left is tidied up before the others read.
             hosts.wait("directory")
+            hosts.check_agreement(
+                {"--workdir": _digest(run_directory.lock_holder(workdir))}
+            )
             if not hosts.is_first():
                 checkpoints = stack.enter_context(Checkpoints(directory))
         run = Run(config, corpus, mesh, workdir, checkpoints)
         return _train(run, origin, quiet or not hosts.is_first(), stop)
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _checked(config: Config, surveyed: Survey) -> Config:
@@ -230,7 +237,9 @@ def _start(run: Run, origin: Params | None) -> tuple[TrainState, Any, Memory]:
     shapes = jax.eval_shape(make, key)
     sharding = parallel.state_sharding(run.mesh, shapes, config.parallel.fsdp)
     _check_memory(config, shapes, sharding)
-    found = None if run.checkpoints is None else run.checkpoints.latest()
+    found = None
+    if run.checkpoints is not None and hosts.is_first():
+        found = run.checkpoints.latest()
     step = hosts.from_first(-1 if found is None else found)
     if step < 0:
         state = jax.jit(make, out_shardings=sharding)(key)
@@ -291,6 +300,8 @@ def _train(
         scored = any(
             line.get("split") == "test" and line.get("step") == step for line in history
         )
+        # The first process alone has read the history.
+        scored = bool(hosts.from_first(int(scored)))
         if (step >= total or out_of_patience(config, remembered)) and not scored:
             score_test(run, state, report)
     return FitResult(

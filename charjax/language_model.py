@@ -116,12 +116,7 @@ class LanguageModel:
         rows = 1 if num_samples is None else num_samples
         prime_ids = self.vocabulary.encode(prime, on_unknown)
         prime = self.vocabulary.decode(prime_ids) if on_unknown == "skip" else prime
-        drawn = self._draw(prime_ids, length, temperature, top_k, seed, rows)
-        with memory.told(
-            f"there is not enough memory for num_samples {rows} of length {length}: make "
-            "one of them smaller."
-        ):
-            chunks = list(drawn)
+        chunks = list(self._draw(prime_ids, length, temperature, top_k, seed, rows))
         new = np.concatenate([np.zeros((rows, 0), np.int32), *chunks], axis=1)
         texts = [prime + self.vocabulary.decoder()(row) for row in new]
         return texts[0] if num_samples is None else texts
@@ -183,7 +178,14 @@ class LanguageModel:
             if waiting is not None:
                 yield np.asarray(waiting)[:, : left + CHUNK]
 
-        return chunks()
+        def with_memory() -> Iterator[np.ndarray]:
+            with memory.told(
+                f"there is not enough memory for num_samples {rows} of length {length}: "
+                "make one of them smaller."
+            ):
+                yield from chunks()
+
+        return with_memory()
 
     def _read(
         self, ids: np.ndarray, rows: int, carry: Any = None
@@ -258,7 +260,8 @@ def load(workdir: str | Path, step: str | int = "best") -> LanguageModel:
     Raises:
       InputError: no run or no such checkpoint there, or a damaged one.
     """
-    with _open(Path(workdir)) as checkpoints:
+    lack = f"there is not enough memory to load the model in {workdir}."
+    with _open(Path(workdir)) as checkpoints, memory.told(lack):
         return checkpoints.reading(step, functools.partial(_model, checkpoints))
 
 

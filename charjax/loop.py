@@ -41,7 +41,7 @@ FAILED_SAVES = 3
 
 
 class Diverged(RuntimeError):
-    """Update after update is skipped; the last checkpoint is good."""
+    """Update after update is skipped; the last checkpoint is from before them."""
 
 
 @dataclass(frozen=True)
@@ -183,6 +183,9 @@ def loop(
         if not (evaluating or sampling or saving):
             continue
         memory = _log(run, waiting, clock, memory, report)
+        if memory.skipped_updates and not (last or stopping):
+            # The parameters may be what makes updates fail: those of before stay.
+            saving = False
         waiting, validation, best = None, None, memory.best_step
         if evaluating and len(run.split("validation")) > 1:
             validation = _evaluate(run, state, "validation", report)
@@ -244,8 +247,8 @@ def _log(
             raise Diverged(
                 f"training diverged: {in_a_row} updates in a row were skipped up to step "
                 f"{step:,} (loss {loss:.4g}, gradient norm {norm:.4g}): lower "
-                f"optimizer.learning_rate ({rate}) or set optimizer.clip_norm; the last "
-                "checkpoint is good."
+                f"optimizer.learning_rate ({rate}) or set optimizer.clip_norm; no "
+                "checkpoint was saved since the first of them."
             )
         return memory
     data = run.config.data
@@ -332,7 +335,8 @@ def score_test(run: Run, state: TrainState, report: Report) -> None:
     if run.checkpoints is not None:
         run.checkpoints.wait()
         hosts.wait("saved")
-        best = hosts.from_first(run.checkpoints.resolve("best"))
+        first = hosts.is_first()
+        best = hosts.from_first(run.checkpoints.resolve("best") if first else 0)
         place = jax.tree.map(lambda leaf: leaf.sharding, state.params)
         target = {"params": parallel.abstract(state.params, place)}
         params = run.checkpoints.restore(best, target)["params"]

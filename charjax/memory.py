@@ -19,13 +19,17 @@ def told(message: str) -> Iterator[None]:
         yield
     except OutOfMemory:
         raise
-    except MemoryError as error:
-        raise OutOfMemory(message) from error
-    except jax.errors.JaxRuntimeError as error:
-        words = str(error)
-        if "RESOURCE_EXHAUSTED" not in words and "Out of memory" not in words:
+    except Exception as error:
+        if not is_lack(error):
             raise
         raise OutOfMemory(message) from error
+
+
+def is_lack(error: BaseException) -> bool:
+    """Whether an error of Python, NumPy or JAX says that there is not enough memory."""
+    if isinstance(error, jax.errors.JaxRuntimeError):
+        return "RESOURCE_EXHAUSTED" in str(error) or "Out of memory" in str(error)
+    return isinstance(error, MemoryError)
 
 
 def of_device(device: Any) -> int | None:

@@ -698,8 +698,8 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "out of device memory is told in one line",
         "charjax/memory.py",
-        'if "RESOURCE_EXHAUSTED" not in words and "Out of memory" not in words:',
-        "if words:",
+        "if not is_lack(error):",
+        "if is_lack(error):",
         "tests/test_out_of_memory.py -k batch",
     ),
     # Sampling.

@@ -27,7 +27,12 @@ from charjax.config import InputError
 from charjax.storage import manifest
 from charjax.storage.atomic import sync
 from charjax.storage.digest import named_leaves
-from charjax.storage.failures import attempt, let_abandoned_work_end, reason_for
+from charjax.storage.failures import (
+    abandoned_work_silenced,
+    attempt,
+    let_abandoned_work_end,
+    reason_for,
+)
 
 FORMAT = 2
 """The layout of a step on disk. It grows when older code could misread newer files."""
@@ -78,6 +83,7 @@ class Checkpoints:
         self._pending: tuple[int, Future[None]] | None = None
         self._damage: dict[int, str | None] = {}
         self._checkpointer = _checkpointer()
+        self._quiet = contextlib.ExitStack()
         self._background = ThreadPoolExecutor(1, "charjax-save")
         self.failures = 0
         """Saves that failed since the last one that did not."""
@@ -97,6 +103,8 @@ class Checkpoints:
         if self._read_only:
             raise RuntimeError(f"{self.directory} was opened read-only")
         self.wait()
+        # In every process, though only the first puts the new one in its place.
+        self._damage.pop(step, None)
         path = self._working(step)
         trees = {name: _orbax().args.StandardSave(tree) for name, tree in items.items()}
         described = {**record, "format": FORMAT}
@@ -226,7 +234,14 @@ class Checkpoints:
                     raise
 
     def _newest(self, strict: bool) -> int:
-        damaged = {step: reason for step in self.steps() if (reason := self.damage(step))}
+        damaged = {
+            step: reason
+            for step in self.steps()
+            # Not those that a run has retired since they were listed.
+            if (reason := self.damage(step)) and self._path(step).is_dir()
+        }
+        for step in damaged:
+            self._check_format(step)
         latest = self.latest()
         told = "; ".join(f"step {step}: {reason}" for step, reason in damaged.items())
         if latest is None:
@@ -246,6 +261,24 @@ class Checkpoints:
             )
         return latest
 
+    def _check_format(self, step: int) -> None:
+        """Refuses a step that an older version wrote, without a manifest."""
+        path = self._path(step)
+        if (path / manifest.NAME).exists():
+            return
+        try:
+            found = json.loads((path / _RECORD / "metadata").read_text("utf-8"))["format"]
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
+            return
+        if found != FORMAT:
+            raise self._unknown_format(step, found)
+
+    def _unknown_format(self, step: int, found: object) -> InputError:
+        return InputError(
+            f"checkpoint step {step} in {self.directory} has format {found}, this "
+            f"version of charjax reads format {FORMAT}: use the version that wrote it."
+        )
+
     def record(self, step: int) -> dict[str, Any]:
         """The record saved with a step, and its `format`.
 
@@ -259,10 +292,7 @@ class Checkpoints:
         )
         found = record.get("format") if isinstance(record, dict) else None
         if found != FORMAT:
-            raise InputError(
-                f"checkpoint step {step} in {self.directory} has format {found}, this "
-                f"version of charjax reads format {FORMAT}: use the version that wrote it."
-            )
+            raise self._unknown_format(step, found)
         return record
 
     def metadata(self, step: int, item: str) -> Any:
@@ -317,6 +347,7 @@ class Checkpoints:
         finally:
             self._background.shutdown()
             self._checkpointer.close()
+            self._quiet.close()
 
     def __enter__(self) -> "Checkpoints":
         return self
@@ -404,6 +435,8 @@ class Checkpoints:
         # A failed save leaves Orbax's threads in an unknown state.
         self._checkpointer = _checkpointer()
         self.failures += 1
+        # What it left under way may complain much later.
+        self._quiet.enter_context(abandoned_work_silenced())
         let_abandoned_work_end()
         with contextlib.suppress(OSError):
             # What it left would take room that the next one needs.

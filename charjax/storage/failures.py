@@ -4,18 +4,24 @@ import contextlib
 import gc
 import logging
 import sys
+import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from charjax.memory import is_lack
+
 
 def attempt(action: Callable[[], Any]) -> tuple[Any, str | None]:
     """What `action` returns and None, or None and the reason for which it failed."""
-    with _abandoned_work_silenced():
+    with abandoned_work_silenced():
         try:
             return action(), None
         except Exception as error:
+            if is_lack(error):
+                # Not the fault of what was read or written.
+                raise
             reason = reason_for(error)
     # Outside the except clause, so that the traceback keeps no read or write alive.
     let_abandoned_work_end()
@@ -24,7 +30,7 @@ def attempt(action: Callable[[], Any]) -> tuple[Any, str | None]:
 
 def let_abandoned_work_end() -> None:
     """Gives what a failure left under way the time to end, without its complaints."""
-    with _abandoned_work_silenced():
+    with abandoned_work_silenced():
         gc.collect()
         time.sleep(0.2)
         gc.collect()
@@ -45,29 +51,67 @@ def reason_for(error: BaseException) -> str:
     return shown or type(error).__name__
 
 
-@contextlib.contextmanager
-def _abandoned_work_silenced() -> Iterator[None]:
-    # When one array cannot be read or written, Orbax abandons the others without
-    # waiting for them, and each one that fails later prints pages on standard error.
-    def hook(unraisable: Any) -> None:
-        noise = (
-            "Event loop is closed",
-            "Encountered error while reading array",
-            "coroutine ignored GeneratorExit",
-            # An event loop for which there was no file descriptor left.
-            "_ssock",
-        )
-        if not any(words in str(unraisable.exc_value) for words in noise):
-            shown(unraisable)
+# What Orbax and TensorStore complain of after a failure that has been told: when one array
+# cannot be read or written, the others are abandoned without waiting for them.
+_NOISE = (
+    "Event loop is closed",
+    "Encountered error while reading array",
+    "coroutine ignored GeneratorExit",
+    # An event loop for which there was no file descriptor left.
+    "_ssock",
+)
 
-    asyncio_log = logging.getLogger("asyncio")
-    shown, level = sys.unraisablehook, asyncio_log.level
-    sys.unraisablehook = hook
-    asyncio_log.setLevel(logging.CRITICAL)
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "coroutine .* was never awaited")
+
+class _Silence:
+    """Hooks that leave out the noise, in place while anyone of several threads asks."""
+
+    def __init__(self) -> None:
+        self._lock, self._users, self._before = threading.Lock(), 0, contextlib.ExitStack()
+
+    @contextlib.contextmanager
+    def __call__(self) -> Iterator[None]:
+        with self._lock:
+            self._users += 1
+            if self._users == 1:
+                self._install()
+        try:
             yield
-    finally:
-        sys.unraisablehook = shown
-        asyncio_log.setLevel(level)
+        finally:
+            with self._lock:
+                self._users -= 1
+                if self._users == 0:
+                    self._before.close()
+
+    def _install(self) -> None:
+        shown, printed, log = (
+            sys.unraisablehook,
+            sys.excepthook,
+            logging.getLogger("asyncio"),
+        )
+
+        def unraisable_hook(unraisable: Any) -> None:
+            if not _is_noise(unraisable.exc_value):
+                shown(unraisable)
+
+        def exception_hook(kind: Any, error: Any, traceback: Any) -> None:
+            # Called for the callbacks of other threads, too.
+            if not _is_noise(error):
+                printed(kind, error, traceback)
+
+        self._before.enter_context(warnings.catch_warnings())
+        warnings.filterwarnings("ignore", "coroutine .* was never awaited")
+        for owner, name, new in (
+            (sys, "unraisablehook", unraisable_hook),
+            (sys, "excepthook", exception_hook),
+        ):
+            self._before.callback(setattr, owner, name, getattr(owner, name))
+            setattr(owner, name, new)
+        self._before.callback(log.setLevel, log.level)
+        log.setLevel(logging.CRITICAL)
+
+
+abandoned_work_silenced = _Silence()
+
+
+def _is_noise(error: object) -> bool:
+    return any(words in str(error) for words in _NOISE)

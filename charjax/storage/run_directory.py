@@ -196,6 +196,14 @@ def lock(workdir: Path) -> Iterator[None]:
                 path.rmdir()
 
 
+def lock_holder(workdir: Path) -> str:
+    """What the process that has the lock wrote into it; empty if nobody has."""
+    try:
+        return (workdir / _LOCK).read_text("ascii")
+    except OSError:
+        return ""
+
+
 @contextlib.contextmanager
 def _held(path: Path) -> Iterator[None]:
     try:

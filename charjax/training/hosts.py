@@ -33,6 +33,8 @@ def join(how: str) -> None:
     options: dict[str, Any] = {
         "initialization_timeout": TIMEOUT,
         "heartbeat_timeout_seconds": SILENCE,
+        # The others may never come: an error here is no reason to wait for long.
+        "shutdown_timeout_seconds": 10,
     }
     if how != "auto":
         parts = how.split(",")
@@ -56,14 +58,14 @@ def join(how: str) -> None:
         jax.distributed.initialize(**options)
     except ValueError as error:
         raise InputError(
-            "--distributed is auto: no cluster that JAX knows is running this process "
-            f"({error}): give address:port,count,index."
+            f"--distributed is {how!r}: {error} If no cluster that JAX knows is running "
+            "this process, give address:port,count,index."
         ) from error
     except RuntimeError as error:
         raise InputError(
-            f"--distributed is {how!r}: the processes did not meet within {TIMEOUT} "
-            f"seconds ({str(error).splitlines()[0][:200]}): is the coordinator's address "
-            "right, and are all of them running?"
+            f"--distributed is {how!r}: {str(error).splitlines()[0][:200]}: is the "
+            f"coordinator's address right, and were all processes started within {TIMEOUT} "
+            "seconds?"
         ) from error
 
 

@@ -141,7 +141,7 @@ def placed(mesh: Mesh, params: Params) -> Params:
     if jax.process_count() == 1:
         return jax.device_put(params, sharding)
     # Between processes only a compiled program moves arrays.
-    return jax.jit(lambda params: params, out_shardings=sharding)(params)
+    return jax.jit(_same, out_shardings=sharding)(params)
 
 
 def carry_sharding(mesh: Mesh) -> NamedSharding:
@@ -214,7 +214,12 @@ def put(tree: Any, sharding: Any) -> Any:
 def on_host(tree: Any) -> Any:
     """Placed arrays in full, as NumPy arrays; all processes must ask."""
     whole = jax.tree.map(lambda leaf: NamedSharding(leaf.sharding.mesh, P()), tree)
-    return jax.device_get(jax.jit(lambda tree: tree, out_shardings=whole)(tree))
+    return jax.device_get(jax.jit(_same, out_shardings=whole)(tree))
+
+
+def _same(tree: Any) -> Any:
+    # With a name of its own, so that it is compiled once.
+    return tree
 
 
 def abstract(tree: Any, sharding: Any) -> Any:

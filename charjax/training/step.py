@@ -57,23 +57,24 @@ def train_step(
     characters = batch.mask.sum()
 
     def loss_sum(params: Params, batch: Batch, carry: Any, key: Array) -> tuple[Array, Any]:
-        logits, carry = apply(config, gather(params), batch.inputs, carry, batch.reset, key)
+        logits, carry = apply(config, params, batch.inputs, carry, batch.reset, key)
         nats = cross_entropy(logits, batch.targets)
         return jnp.where(batch.mask, nats, 0.0).sum(), carry
 
     gradient = jax.value_and_grad(loss_sum, has_aux=True)
+    params = gather(state.params)
     parts = config.optimizer.accumulate
     if parts == 1:
-        (loss, carry), grads = gradient(state.params, batch, state.carry, key)
+        (loss, carry), grads = gradient(params, batch, state.carry, key)
     else:
 
         def add(total: Any, part: Any) -> tuple[Any, Any]:
             batch, carry, index = part
             part_key = jax.random.fold_in(key, index)
-            (loss, carry), grads = gradient(state.params, batch, carry, part_key)
+            (loss, carry), grads = gradient(params, batch, carry, part_key)
             return jax.tree.map(jnp.add, total, (loss, grads)), carry
 
-        zero = (jnp.zeros(()), jax.tree.map(jnp.zeros_like, state.params))
+        zero = (jnp.zeros(()), jax.tree.map(jnp.zeros_like, params))
         cut = (_cut(batch, parts, 0), _cut(state.carry, parts, 1), jnp.arange(parts))
         (loss, grads), carry = jax.lax.scan(add, zero, cut)
         carry = _join(carry, 1)

@@ -367,6 +367,18 @@ def test_damage_is_told_and_the_newest_sound_step_is_used(tmp_path, kind, reques
                 checkpoints.restore(3, structs(state()))
 
 
+def test_a_step_of_the_first_format_which_had_no_manifest_is_no_damage(tmp_path):
+    save_all(tmp_path, {1: 1.0})
+    (tmp_path / "1/manifest.json").unlink()
+    record = tmp_path / "1/record/metadata"
+    record.write_text(json.dumps({**json.loads(record.read_text()), "format": 1}))
+    with (
+        Checkpoints(tmp_path, read_only=True) as checkpoints,
+        pytest.raises(InputError, match=r"has format 1, .* the version that wrote it"),
+    ):
+        checkpoints.resolve("latest")
+
+
 @pytest.mark.parametrize("emptied", [False, True])
 def test_where_every_step_is_damaged_that_is_said(tmp_path, emptied):
     save_all(tmp_path, {1: 1.0})
