@@ -123,6 +123,7 @@ def fit(
     kept = None if not resuming or workdir is None else run_directory.kept_text(workdir)
     surveyed = survey(config.data, kept if text is None else text)
     config = _checked(config, surveyed)
+    _check_memory(config, surveyed.vocabulary.size, mesh)
     origin = None
     if resuming and workdir is not None and run_directory.has_checkpoint(workdir):
         _check_text(workdir, config, surveyed, strict)
@@ -236,7 +237,6 @@ def _start(run: Run, origin: Params | None) -> tuple[TrainState, Any, Memory]:
     key, _ = prng_keys(config)
     shapes = jax.eval_shape(make, key)
     sharding = parallel.state_sharding(run.mesh, shapes, config.parallel.fsdp)
-    _check_memory(config, shapes, sharding)
     found = None
     if run.checkpoints is not None and hosts.is_first():
         found = run.checkpoints.latest()
@@ -315,8 +315,11 @@ def _train(
     )
 
 
-def _check_memory(config: Config, shapes: TrainState, sharding: TrainState) -> None:
+def _check_memory(config: Config, vocab_size: int, mesh: Any) -> None:
     """Refuses a state that cannot lie on the devices, whose compiled start may hang."""
+    make = functools.partial(initial_state, config, vocab_size)
+    shapes = jax.eval_shape(make, jax.random.key(0))
+    sharding = parallel.state_sharding(mesh, shapes, config.parallel.fsdp)
     device = jax.local_devices()[0]
     limit, needed = memory.of_device(device), parallel.bytes_on_device(shapes, sharding)
     if device.platform == "cpu":

@@ -202,6 +202,7 @@ def test_a_closed_pipe_ends_quietly(runs):
     done = subprocess.run(
         [sys.executable, "-m", "charjax", "inspect"],
         cwd=runs,
+        env={k: v for k, v in os.environ.items() if k != "PYTHONUNBUFFERED"},
         stdout=writing,
         stderr=subprocess.PIPE,
     )

@@ -51,7 +51,7 @@ def same_bits(tmp_path, stops, **changes):
     result = fit(config, whole, text=TEXT, quiet=True)
     epoch = result.config.optimizer.epoch_steps
     assert epoch is not None and 11 < epoch < 20
-    for stop_at in (*stops, epoch, STEPS - 1):
+    for stop_at in sorted({*stops, epoch, STEPS - 1}):
         here = done(parts)
         stop = iter([False] * (stop_at - here - 1) + [True]).__next__
         fit(config, parts, text=TEXT, quiet=True, stop=stop)

@@ -72,3 +72,4 @@ def test_a_model_that_memory_does_not_hold_is_told_in_a_line(tmp_path):
     assert code == 1
     assert said[-1].startswith("error: ")
     assert "memory" in said[-1] and "hidden_size" in said[-1]
+    assert not (tmp_path / "runs").exists()
