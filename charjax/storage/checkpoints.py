@@ -24,6 +24,7 @@ from typing import Any, Literal
 import jax
 
 from charjax.config import InputError
+from charjax.memory import is_lack
 from charjax.storage import manifest
 from charjax.storage.atomic import sync
 from charjax.storage.digest import named_leaves
@@ -419,7 +420,8 @@ class Checkpoints:
             self.resolve(step)
         reason = self.damage(step)
         if reason is None:
-            found, reason = attempt(lambda: read(self._path(step)))
+            # A lack of memory is no damage of what is read.
+            found, reason = attempt(lambda: read(self._path(step)), is_lack)
             if reason is None:
                 return found
             reason = f"its {what} cannot be read: {reason}"

@@ -10,17 +10,18 @@ import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from charjax.memory import is_lack
 
-
-def attempt(action: Callable[[], Any]) -> tuple[Any, str | None]:
-    """What `action` returns and None, or None and the reason for which it failed."""
+def attempt(
+    action: Callable[[], Any],
+    let_pass: Callable[[BaseException], bool] = lambda error: False,
+) -> tuple[Any, str | None]:
+    """What `action` returns and None, or None and the reason for which it failed; errors
+    that `let_pass` says are raised."""
     with abandoned_work_silenced():
         try:
             return action(), None
         except Exception as error:
-            if is_lack(error):
-                # Not the fault of what was read or written.
+            if let_pass(error):
                 raise
             reason = reason_for(error)
     # Outside the except clause, so that the traceback keeps no read or write alive.
