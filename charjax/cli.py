@@ -14,19 +14,22 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import jax
+import numpy as np
 import tyro
 
 from charjax import evaluation
 from charjax.allocator import keep_freed_memory
 from charjax.config import Config, InputError, flatten, from_dict
 from charjax.fit import fit
-from charjax.language_model import inspect_run, inspect_sharding, load
+from charjax.language_model import LanguageModel, inspect_run, inspect_sharding, load
 from charjax.loop import Diverged
 from charjax.presets import default_name, load_config
+from charjax.reporting.progress import reading
 from charjax.signals import Signals, collected
 from charjax.storage import run_directory
+from charjax.storage.failures import reason_for
+from charjax.text.corpus import Watch, survey
 from charjax.text.corpus import load as load_corpus
-from charjax.text.corpus import survey
 from charjax.text.sources import absolute
 from charjax.training import hosts
 
@@ -86,6 +89,16 @@ def _command(function: Callable[..., int]) -> Callable[..., int]:
         except (OSError, MemoryError) as error:
             print(f"error: {error or 'out of memory'}", file=sys.stderr)
             return 1
+        except jax.errors.JaxRuntimeError as error:
+            if not hosts.is_loss(error):
+                raise
+            print(
+                f"error: the other processes do not answer ({reason_for(error)}): if one "
+                "of them ended, start all again, and the run goes on from its last "
+                "checkpoint.",
+                file=sys.stderr,
+            )
+            return 1
 
     run.__doc__ = function.__doc__
     return run
@@ -139,7 +152,7 @@ def train(argv: list[str], prog: str | None, signals: Signals) -> int:
 
     hosts.join(options.distributed)
     together = jax.process_count() > 1
-    preempted = hosts.preemption() if together else signals.stop
+    preempted = hosts.preemption(signals.stop) if together else signals.stop
     stopped = []
 
     def stop() -> bool:
@@ -151,10 +164,10 @@ def train(argv: list[str], prog: str | None, signals: Signals) -> int:
     except Diverged as error:
         print(f"error: {error}", file=sys.stderr)
         return 3
-    if together and stopped and stopped[-1]:
-        return 128 + signal.SIGTERM
     if signals.received:
         return 128 + signals.received[0]
+    if together and stopped and stopped[-1]:
+        return 128 + signal.SIGTERM
     if not hosts.is_first():
         return 0
     command = "python sample.py" if prog is None else "charjax sample"
@@ -326,35 +339,8 @@ def evaluate(argv: list[str], prog: str | None, _: Signals) -> int:
     workdir = options.workdir or run_directory.newest_run(RUNS)
 
     model = load(workdir, options.step)
-    data = model.config.data
-    if options.text is None:
-        split = options.split or "validation"
-        found = survey(data, run_directory.kept_text(workdir), model.vocabulary)
-        if found.fingerprint != model.fingerprint:
-            raise InputError(
-                f"data.source is {' '.join(data.sources)}: the text is not the one that "
-                f"{workdir} was trained on, so it has no {split} split; restore it, or "
-                "score the text as it is with --text."
-            )
-        what, ids = split, load_corpus(found).split(split, data.split)
-        if len(ids) == 0:
-            raise InputError(f"--split is {split}: data.split {data.split} has none.")
-    else:
-        if not options.text.is_file():
-            raise InputError(f"--text is {options.text}: there is no such file.")
-        text = dataclasses.replace(
-            data,
-            source=str(options.text.absolute()),
-            encoding=options.encoding,
-            start_marker=None,
-            end_marker=None,
-        )
-        try:
-            found = survey(text, None, model.vocabulary, options.on_unknown)
-        except InputError as error:
-            message = str(error).replace("--data.encoding", "--encoding")
-            raise InputError(f"--text is {options.text}: {message}") from error
-        what, ids = str(options.text), load_corpus(found).ids
+    with reading() as watch:
+        what, ids = _text_to_score(options, workdir, model, watch)
     score = evaluation.evaluate(
         model.config, model.params, ids, rows=options.rows, window=options.window
     )
@@ -383,6 +369,42 @@ def evaluate(argv: list[str], prog: str | None, _: Signals) -> int:
         f"({score.characters:,} characters, {how})"
     )
     return 0
+
+
+def _text_to_score(
+    options: _Evaluate, workdir: Path, model: LanguageModel, watch: Watch
+) -> tuple[str, np.ndarray]:
+    """The name of a split or file, and its ids."""
+    data = model.config.data
+    if options.text is None:
+        split = options.split or "validation"
+        kept = run_directory.kept_text(workdir)
+        found = survey(data, kept, model.vocabulary, watch=watch)
+        if found.fingerprint != model.fingerprint:
+            raise InputError(
+                f"data.source is {' '.join(data.sources)}: the text is not the one that "
+                f"{workdir} was trained on, so it has no {split} split; restore it, or "
+                "score the text as it is with --text."
+            )
+        ids = load_corpus(found, watch).split(split, data.split)
+        if len(ids) == 0:
+            raise InputError(f"--split is {split}: data.split {data.split} has none.")
+        return split, ids
+    if not options.text.is_file():
+        raise InputError(f"--text is {options.text}: there is no such file.")
+    text = dataclasses.replace(
+        data,
+        source=str(options.text.absolute()),
+        encoding=options.encoding,
+        start_marker=None,
+        end_marker=None,
+    )
+    try:
+        found = survey(text, None, model.vocabulary, options.on_unknown, watch)
+    except InputError as error:
+        message = str(error).replace("--data.encoding", "--encoding")
+        raise InputError(f"--text is {options.text}: {message}") from error
+    return str(options.text), load_corpus(found, watch).ids
 
 
 @dataclass(frozen=True)

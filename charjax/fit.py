@@ -28,13 +28,13 @@ from charjax.loop import Report, Run, loop, out_of_patience, prng_keys, score_te
 from charjax.model.network import Params
 from charjax.reporting import samples
 from charjax.reporting.metrics import MetricsFile, read, truncate_after
-from charjax.reporting.progress import progress
+from charjax.reporting.progress import progress, reading
 from charjax.storage import run_directory
 from charjax.storage.checkpoints import Checkpoints
 from charjax.storage.record import Memory, Record
 from charjax.storage.record import read as read_record
 from charjax.text import batching
-from charjax.text.corpus import Survey, boundaries, survey, text_without_file
+from charjax.text.corpus import Survey, Watch, boundaries, survey, text_without_file
 from charjax.text.corpus import load as load_corpus
 from charjax.text.sources import IN_MEMORY, absolute
 from charjax.text.vocabulary import Vocabulary
@@ -111,17 +111,70 @@ def fit(
     24
     """
     workdir = None if workdir is None else Path(workdir)
+    # Nobody writes before all have looked, and found the same.
+    with hosts.all_or_none(), reading(quiet or not hosts.is_first()) as watch:
+        plan = _plan(config, workdir, text, fresh, strict, watch)
+    config, resuming = plan.config, plan.resuming
+    hosts.check_agreement(
+        {
+            "config": _digest(json.dumps(to_dict(config))),
+            "text": plan.surveyed.fingerprint,
+            "--workdir": _digest(str(resuming)),
+        }
+    )
+
+    with contextlib.ExitStack() as stack:
+        with hosts.all_or_none(), reading(quiet or not hosts.is_first()) as watch:
+            if workdir is not None and hosts.is_first():
+                stack.enter_context(run_directory.lock(workdir))
+            corpus = load_corpus(plan.surveyed, watch)
+        checkpoints = None
+        if workdir is not None:
+            directory = workdir / run_directory.CHECKPOINTS
+            # What a killed run left is tidied up before the others read.
+            with hosts.all_or_none():
+                if hosts.is_first():
+                    if not resuming:
+                        # Only now that nothing can be refused any more.
+                        _make(workdir, config, text, fresh)
+                    checkpoints = stack.enter_context(Checkpoints(directory))
+            hosts.check_agreement(
+                {"--workdir": _digest(run_directory.lock_holder(workdir))}
+            )
+            if not hosts.is_first():
+                checkpoints = stack.enter_context(Checkpoints(directory))
+        run = Run(config, corpus, plan.mesh, workdir, checkpoints)
+        return _train(run, plan.origin, quiet or not hosts.is_first(), stop)
+
+
+@dataclass(frozen=True, eq=False)
+class _Plan:
+    """What a run will be, found out without writing anything."""
+
+    config: Config
+    surveyed: Survey
+    mesh: Any
+    resuming: bool
+    origin: Params | None
+
+
+def _plan(
+    config: Config,
+    workdir: Path | None,
+    text: str | bytes | None,
+    fresh: bool,
+    strict: bool,
+    watch: Watch,
+) -> _Plan:
     source = [IN_MEMORY] if text is not None else absolute(config.data.sources)
     config = config.replace(**{"data.source": source})
     resuming = workdir is not None and run_directory.holds_run(workdir) and not fresh
-    if resuming:
-        assert workdir is not None
+    if resuming and workdir is not None:
         config = run_directory.resumed_config(run_directory.read_config(workdir), config)
-
+        text = run_directory.kept_text(workdir) if text is None else text
     mesh = parallel.make_mesh(model=config.parallel.model)
     parallel.check_devices(config, mesh)
-    kept = None if not resuming or workdir is None else run_directory.kept_text(workdir)
-    surveyed = survey(config.data, kept if text is None else text)
+    surveyed = survey(config.data, text, watch=watch)
     config = _checked(config, surveyed)
     _check_memory(config, surveyed.vocabulary.size, mesh)
     origin = None
@@ -131,39 +184,14 @@ def fit(
         origin = _origin(config, surveyed.vocabulary)
     if workdir is not None and not resuming:
         run_directory.check_apart(workdir, config)
-    # Nobody writes before all have looked.
-    hosts.check_agreement(
-        {
-            "config": _digest(json.dumps(to_dict(config))),
-            "text": surveyed.fingerprint,
-            "--workdir": _digest(str(resuming)),
-        }
-    )
+    return _Plan(config, surveyed, mesh, resuming, origin)
 
-    with contextlib.ExitStack() as stack:
-        checkpoints = None
-        if workdir is not None and hosts.is_first():
-            stack.enter_context(run_directory.lock(workdir))
-        corpus = load_corpus(surveyed)
-        if workdir is not None:
-            if not resuming and hosts.is_first():
-                own_text = text_without_file(config.data, text)
-                # Only now that nothing can be refused any more.
-                if fresh:
-                    run_directory.start_over(workdir)
-                run_directory.create(workdir, config, own_text)
-            directory = workdir / run_directory.CHECKPOINTS
-            if hosts.is_first():
-                checkpoints = stack.enter_context(Checkpoints(directory))
-            # What a killed run left is tidied up before the others read.
-            hosts.wait("directory")
-            hosts.check_agreement(
-                {"--workdir": _digest(run_directory.lock_holder(workdir))}
-            )
-            if not hosts.is_first():
-                checkpoints = stack.enter_context(Checkpoints(directory))
-        run = Run(config, corpus, mesh, workdir, checkpoints)
-        return _train(run, origin, quiet or not hosts.is_first(), stop)
+
+def _make(workdir: Path, config: Config, text: str | bytes | None, fresh: bool) -> None:
+    own_text = text_without_file(config.data, text)
+    if fresh:
+        run_directory.start_over(workdir)
+    run_directory.create(workdir, config, own_text)
 
 
 def _digest(text: str) -> str:
@@ -285,7 +313,8 @@ def _train(
         bar = stack.enter_context(progress(max(total, 1), first_step=first, quiet=quiet))
         for line in _introduction(run, state.params, first, total, epoch_steps):
             bar.message(line)
-        report = Report(bar, file, history)
+        patience = stack.enter_context(hosts.watched())
+        report = Report(bar, file, history, patience)
         if first >= total or out_of_patience(config, remembered):
             early = "early " if first < total else ""
             bar.message(f"this run ended {early}at step {first:,}; {_how_to_go_on(config)}")

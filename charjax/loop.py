@@ -10,6 +10,7 @@ import importlib.metadata
 import platform
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -102,6 +103,9 @@ class Report:
     bar: Progress
     file: MetricsFile | None
     history: list[dict[str, Any]]
+    patience: Callable[[], AbstractContextManager[None]] = contextlib.nullcontext
+    """A context for what waits for other processes."""
+
     failing: set[str] = dataclasses.field(default_factory=set)
     """Names of files that could not be written the last time."""
 
@@ -165,14 +169,16 @@ def loop(
     waiting: tuple[int, Any] | None = None
     for step in range(first, total):
         batch = batching.batch_at(ids, config.data, train.seed, step, rows)
-        state, metrics = update(state, parallel.put_batch(run.mesh, batch), key)
+        batch = parallel.put_batch(run.mesh, batch)
+        clock.prepared(waiting is None or waiting[1]["loss"].is_ready())
+        state, metrics = update(state, batch, key)
         done = step + 1
         # The step just dispatched runs while the one before it is looked at.
         if waiting is not None:
             memory = _log(run, waiting, clock, memory, report)
             if waiting[0] == first + 1:
                 # The first step waited for compilation, which is not its speed.
-                clock.restart(first + 1)
+                clock = _Clock(first + 1)
         waiting = (done, metrics)
         _tolerate(run, report, lambda checkpoints: checkpoints.poll())
 
@@ -208,6 +214,7 @@ def loop(
         if stopping or exhausted:
             break
         clock.restart(done)
+    report.bar.message(clock.summary())
     return state, memory
 
 
@@ -219,20 +226,49 @@ class _Clock:
     """Measures training alone: evaluation, samples and saves do not count."""
 
     def __init__(self, step: int) -> None:
+        self.trained = self.waited = 0.0
         self.restart(step)
 
     def restart(self, step: int) -> None:
-        self.step, self.time = step, time.perf_counter()
+        self.step, self.time, self.idle = step, time.perf_counter(), 0.0
+        self.busy = self.time
+
+    def ended(self) -> None:
+        """A step has just ended, and the device has begun with the next one."""
+        now = time.perf_counter()
+        self.trained += now - self.busy
+        self.busy = now
+
+    def prepared(self, idle: bool) -> None:
+        """The next step can begin, and the device has nothing to do if `idle`."""
+        if idle:
+            # It may have been later that it ran out of work.
+            waited = time.perf_counter() - self.busy
+            self.idle += waited
+            self.waited += waited
 
     def steps_per_second(self, step: int) -> float:
-        return (step - self.step) / max(time.perf_counter() - self.time, 1e-9)
+        return (step - self.step) / self._elapsed()
+
+    def input_wait(self) -> float:
+        """The share of time, at most, that the device waited for input."""
+        return min(self.idle / self._elapsed(), 1.0)
+
+    def summary(self) -> str:
+        share = min(self.waited / max(self.trained, 1e-9), 1.0)
+        return f"the device waited for input {share:.1%} of the training time, at most"
+
+    def _elapsed(self) -> float:
+        return max(time.perf_counter() - self.time, 1e-9)
 
 
 def _log(
     run: Run, waiting: tuple[int, Any], clock: _Clock, memory: Memory, report: Report
 ) -> Memory:
     step, metrics = waiting
-    values = {name: value.item() for name, value in jax.device_get(metrics).items()}
+    with report.patience():
+        values = {name: value.item() for name, value in jax.device_get(metrics).items()}
+    clock.ended()
     loss, norm, skipped = values["loss"], values["grad_norm"], values["skipped"]
     in_a_row = memory.skipped_updates + 1 if skipped else 0
     memory = dataclasses.replace(memory, skipped_updates=in_a_row)
@@ -263,6 +299,7 @@ def _log(
             learning_rate=values["learning_rate"],
             grad_norm=norm,
             chars_per_second=speed,
+            input_wait=clock.input_wait(),
         )
         clock.restart(step)
     return memory

@@ -33,7 +33,11 @@ MATRIX = list(
 def lines(workdir):
     """The metrics without what depends on the clock."""
     return [
-        {name: value for name, value in line.items() if name != "chars_per_second"}
+        {
+            name: value
+            for name, value in line.items()
+            if name not in ("chars_per_second", "input_wait")
+        }
         for line in read(workdir / "metrics.jsonl")
     ]
 

@@ -4,6 +4,7 @@ import json
 import logging
 import re
 import shutil
+import time
 
 import jax
 import numpy as np
@@ -21,6 +22,7 @@ from charjax import (
 from charjax.language_model import inspect_run
 from charjax.loop import Memory
 from charjax.storage.run_directory import read_config
+from charjax.text import batching
 
 TEXT = "the quick brown fox jumps over the lazy dog. " * 80
 
@@ -47,7 +49,8 @@ def lines(workdir):
     """The metrics without what depends on the clock."""
     text = (workdir / "metrics.jsonl").read_text("utf-8")
     found = [json.loads(line) for line in text.splitlines()]
-    return [{k: v for k, v in line.items() if k != "chars_per_second"} for line in found]
+    timed = ("chars_per_second", "input_wait")
+    return [{k: v for k, v in line.items() if k not in timed} for line in found]
 
 
 def contents(directory):
@@ -85,6 +88,27 @@ def test_it_learns_and_keeps_everything(tmp_path):
         assert line["bits_per_char"] == pytest.approx(line["loss"] / np.log(2))
     train_line = next(line for line in result.history if line["split"] == "train")
     assert {"learning_rate", "grad_norm", "chars_per_second"} <= set(train_line)
+
+
+def test_it_shows_how_long_the_device_waits_for_input(monkeypatch, capfd):
+    config = small(
+        **{"model.hidden_size": 128, "train.log_every": 5, "train.eval_every": None}
+    )
+
+    def waits():
+        history = charjax.fit(config, text=TEXT).history
+        return [line["input_wait"] for line in history if line["split"] == "train"][1:]
+
+    before, batch_at = np.mean(waits()), batching.batch_at
+
+    def slow(*arguments):
+        time.sleep(0.3)
+        return batch_at(*arguments)
+
+    monkeypatch.setattr(batching, "batch_at", slow)
+    assert min(waits()) > 0.7 > before
+    shares = re.findall(r"device waited for input ([\d.]+)%", capfd.readouterr().err)
+    assert float(shares[0]) < 70 < float(shares[1])
 
 
 def test_without_a_workdir_nothing_is_kept(tmp_path, monkeypatch):

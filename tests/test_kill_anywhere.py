@@ -75,6 +75,7 @@ def outcome(folder, workdir, env):
     metrics = [json.loads(line) for line in lines]
     for line in metrics:
         line.pop("chars_per_second", None)
+        line.pop("input_wait", None)
     samples = (folder / workdir / "samples.txt").read_bytes()
     return inspected["step"], inspected["digest"], metrics, text, samples
 

@@ -150,7 +150,7 @@ class _Layers(nn.Module):
 
         def stacked(key: Array) -> Array:
             keys = jax.random.split(key, count)
-            return jax.vmap(lambda key: initializer(key, shape))(keys)
+            return jax.lax.map(lambda key: initializer(key, shape), keys)
 
         return self.param(name, stacked)
 
@@ -163,7 +163,10 @@ def _orthogonal(key: Array, shape: tuple[int, int, int]) -> Array:
     """An orthogonal matrix for each gate (Saxe et al. 2014)."""
     keys = jax.random.split(key, shape[1])
     make = nn.initializers.orthogonal()
-    return jax.vmap(lambda key: make(key, (shape[0], shape[2])), out_axes=1)(keys)
+    # One after the other: XLA's batched decomposition shares out its work among the
+    # threads that wait for it, and with several CPU devices may wait for ever.
+    matrices = jax.lax.map(lambda key: make(key, (shape[0], shape[2])), keys)
+    return jnp.moveaxis(matrices, 0, 1)
 
 
 def network(config: Config, vocab_size: int) -> Network:

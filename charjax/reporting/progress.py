@@ -12,6 +12,7 @@ import os
 import sys
 import time
 import unicodedata
+from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Any, TextIO
 
@@ -51,6 +52,59 @@ def progress(total_steps: int, *, first_step: int = 0, quiet: bool = False) -> "
     if sys.stderr.isatty() and os.environ.get("TERM") != "dumb":
         return _Terminal(total_steps, first_step)
     return _Lines(total_steps, first_step)
+
+
+@contextlib.contextmanager
+def reading(quiet: bool = False) -> Iterator[Callable[[str, int, int], None]]:
+    """A display for the reading of large files; a context manager.
+
+    What it gives is to be told what is done, and how many bytes of how many are. Nothing
+    is shown in the first two seconds, so that small files are read in silence.
+    """
+    began = shown = time.monotonic()
+    bar: Any = None
+    on_terminal = sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
+
+    def watch(what: str, done: int, total: int) -> None:
+        nonlocal bar, shown
+        now = time.monotonic()
+        if quiet or (total and now - began < 2):
+            return
+        with contextlib.suppress(OSError, ValueError):
+            if on_terminal:
+                bar = _byte_bar() if bar is None else bar
+                bar.update(
+                    bar.task_ids[0], description=what, completed=done, total=total or None
+                )
+            elif not total or now - shown > 10:
+                shown = now
+                far = f": {done / 1e9:.1f} of {total / 1e9:.1f} GB" if total else ""
+                print(f"{what}{far}", file=sys.stderr, flush=True)
+
+    try:
+        yield watch
+    finally:
+        if bar is not None:
+            bar.stop()
+
+
+def _byte_bar() -> Any:
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bar
+
+    terminal: Any = _Lenient(sys.stderr)
+    bar = Bar(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        DownloadColumn(),
+        TimeRemainingColumn(),
+        console=Console(file=terminal),
+        transient=True,
+    )
+    bar.add_task("", total=None)
+    bar.start()
+    return bar
 
 
 class Progress:

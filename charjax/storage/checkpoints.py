@@ -34,6 +34,7 @@ from charjax.storage.failures import (
     let_abandoned_work_end,
     reason_for,
 )
+from charjax.training import hosts
 
 FORMAT = 2
 """The layout of a step on disk. It grows when older code could misread newer files."""
@@ -112,12 +113,12 @@ class Checkpoints:
         trees[_RECORD] = _orbax().args.JsonSave(described)  # pyright: ignore[reportArgumentType]
 
         def begin() -> None:
-            if jax.process_index() == 0:
+            if hosts.is_first():
                 # One that could not be installed: Orbax would refuse to write there.
                 _remove(path)
             self._checkpointer.save(path, args=_orbax().args.Composite(**trees))
 
-        _, reason = attempt(begin)
+        _, reason = attempt(begin, hosts.is_loss)
         if reason is not None:
             raise self._failure(step, reason)
         self._pending = step, self._background.submit(self._finish, step)
@@ -136,7 +137,7 @@ class Checkpoints:
         if self._pending is None:
             return
         (step, finished), self._pending = self._pending, None
-        _, reason = attempt(finished.result)
+        _, reason = attempt(finished.result, hosts.is_loss)
         # It holds the error, and that what the failure left under way.
         del finished
         if reason is not None:
@@ -144,10 +145,10 @@ class Checkpoints:
         self.failures = 0
 
     def _finish(self, step: int) -> None:
-        _, reason = attempt(self._checkpointer.wait_until_finished)
+        _, reason = attempt(self._checkpointer.wait_until_finished, hosts.is_loss)
         if reason is not None:
             raise OSError(reason)
-        if jax.process_index() != 0:
+        if not hosts.is_first():
             return
         manifest.seal(self._working(step))
         if (reason := manifest.damage(self._working(step))) is not None:
@@ -359,6 +360,9 @@ class Checkpoints:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
+        if error is not None and hosts.is_loss(error):
+            # Another process is gone, and a save would wait for it in vain.
+            return
         try:
             self.close()
         except OSError as failure:
@@ -375,7 +379,7 @@ class Checkpoints:
 
     def _tidy(self) -> None:
         """Finish or remove what a killed run left half done."""
-        if jax.process_index() != 0:
+        if not hosts.is_first():
             return
         self._remove_unfinished()
         for path in sorted(self.directory.iterdir()):
@@ -393,7 +397,7 @@ class Checkpoints:
                 _remove(path)
 
     def _remove_unfinished(self) -> None:
-        if jax.process_index() == 0:
+        if hosts.is_first():
             for path in self.directory.glob(f"*{_UNFINISHED}*"):
                 _remove(path)
 

@@ -7,7 +7,7 @@ import codecs
 import dataclasses
 import hashlib
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import AnyStr
 
@@ -24,8 +24,12 @@ _UTF16_MARKS = {codecs.BOM_UTF16_LE: "utf-16-le", codecs.BOM_UTF16_BE: "utf-16-b
 
 @dataclasses.dataclass
 class Tally:
-    """What cleaning did, and the digests of the raw files; filled in on the way."""
+    """What cleaning did, and the digests of the raw files; filled in on the way.
 
+    `advance` is told of the bytes of each chunk that was read from a file.
+    """
+
+    advance: Callable[[int], None] = lambda size: None
     crlf: int = 0
     lone_cr: int = 0
     before: int = 0
@@ -56,9 +60,9 @@ class Tally:
         return hashlib.sha256(b"".join(self.file_digests)).hexdigest()
 
 
-def raw_digest(paths: tuple[Path, ...]) -> str:
+def raw_digest(paths: tuple[Path, ...], advance: Callable[[int], None]) -> str:
     """What `Tally.raw_digest` would be after reading these files, without decoding."""
-    tally = Tally()
+    tally = Tally(advance)
     for path in paths:
         for _ in _hashed(path, tally):
             pass
@@ -134,6 +138,7 @@ def _hashed(path: Path, tally: Tally) -> Iterator[bytes]:
     digest = hashlib.sha256()
     for chunk in sources.read_chunks(path):
         digest.update(chunk)
+        tally.advance(len(chunk))
         yield chunk
     tally.file_digests.append(digest.digest())
 

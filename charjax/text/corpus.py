@@ -10,7 +10,7 @@ import functools
 import hashlib
 import json
 import platform
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from fractions import Fraction
 from typing import Any, Literal
 
@@ -28,6 +28,9 @@ from charjax.text.vocabulary import (
 )
 
 Split = Literal["train", "validation", "test"]
+
+Watch = Callable[[str, int, int], None]
+"""Told what is done with files, and how many bytes of how many are done."""
 
 # Above this a softmax over characters is mostly spent on symbols hardly ever seen.
 _MANY_SYMBOLS = 5000
@@ -132,6 +135,7 @@ def survey(
     text: str | bytes | None = None,
     vocabulary: Vocabulary | None = None,
     on_unknown: OnUnknown = "error",
+    watch: Watch = lambda what, done, total: None,
 ) -> Survey:
     """Read a text through and describe it; only a named download is written to disk.
 
@@ -152,8 +156,9 @@ def survey(
         )
     origin, names = _locate(data, text)
     describe = functools.partial(_describe, data, origin, names)
-    digest = raw_digest(origin) if isinstance(origin, tuple) else None
-    if digest is not None:
+    digest = None
+    if isinstance(origin, tuple):
+        digest = raw_digest(origin, _stage("checking the text", origin, watch))
         cached = _look_up(data, digest, vocabulary, on_unknown)
         if cached is not None:
             name, entry, notes = cached
@@ -161,7 +166,7 @@ def survey(
                 digest, name, entry.vocabulary, entry.counts, entry.fingerprint, notes
             )
 
-    tally = Tally()
+    tally = Tally(_stage("reading the text", origin, watch))
     content = hashlib.sha256()
     code_counts = np.zeros(256 if data.vocabulary == "bytes" else 0x110000, np.int64)
     for chunk in clean(origin, data, tally):
@@ -211,23 +216,22 @@ def survey(
     return describe(digest, name, chosen, counts, fingerprint, tuple(notes))
 
 
-def load(survey: Survey) -> Corpus:
+def load(survey: Survey, watch: Watch = lambda what, done, total: None) -> Corpus:
     """The ids of a surveyed text.
 
     Those of files are memory-mapped from `cache_directory() / "tokens"`, and written
     there first unless a whole and undamaged copy is there. A text in memory stays there.
+    Of several processes that need the same ids one writes them, and the others wait.
     Raises InputError when a file has changed since the survey, and when the cache cannot
     be written.
 
     >>> load(survey(DataConfig(), text="hello")).ids
     array([1, 0, 2, 2, 3], dtype=uint8)
     """
-    tally = Tally()
     if survey.index_key is None:
-        ids = np.concatenate(list(_encoded(survey, tally)))
+        ids = np.concatenate(list(_encoded(survey, Tally())))
     else:
-        cached = token_cache.read(survey.fingerprint)
-        ids = _write(survey, tally) if cached is None else cached
+        ids = _cached(survey, watch)
         token_cache.write_index(survey.index_key, survey.fingerprint, survey.report.notes)
     return Corpus(ids, survey.vocabulary, survey.fingerprint, survey.counts, survey.report)
 
@@ -264,6 +268,19 @@ def _locate(data: DataConfig, text: str | bytes | None) -> tuple[Origin, tuple[s
         return sources.python_reference(), (f"{sources.BUILT_IN} (Python {version})",)
     paths = sources.files(data.sources)
     return paths, tuple(str(path) for path in paths)
+
+
+def _stage(what: str, origin: Origin, watch: Watch) -> Callable[[int], None]:
+    if not isinstance(origin, tuple):
+        return lambda size: None
+    total, done = sum(path.stat().st_size for path in origin if path.exists()), 0
+
+    def advance(size: int) -> None:
+        nonlocal done
+        done += size
+        watch(what, done, total)
+
+    return advance
 
 
 def _codes(chunk: str | bytes) -> np.ndarray:
@@ -350,7 +367,23 @@ def _encoded(survey: Survey, tally: Tally) -> Iterator[np.ndarray]:
         yield ids.astype(survey.vocabulary.id_dtype)
 
 
-def _write(survey: Survey, tally: Tally) -> np.ndarray:
+def _cached(survey: Survey, watch: Watch) -> np.ndarray:
+    ids = token_cache.read(survey.fingerprint)
+    if ids is not None:
+        return ids
+
+    def waiting() -> None:
+        watch("waiting for another process that encodes the text", 0, 0)
+
+    with token_cache.turn(survey.fingerprint, waiting) as waited:
+        if waited:
+            ids = token_cache.read(survey.fingerprint)
+        return _write(survey, watch) if ids is None else ids
+
+
+def _write(survey: Survey, watch: Watch) -> np.ndarray:
+    tally = Tally(_stage("encoding the text", survey.origin, watch))
+
     def verify(written: int) -> None:
         if tally.raw_digest() != survey.raw_digest or written != survey.length:
             raise InputError(

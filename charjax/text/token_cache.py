@@ -16,7 +16,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -92,6 +92,36 @@ def read(fingerprint: str) -> np.ndarray | None:
         return np.load(path, mmap_mode="r") if checksum == entry.ids_checksum else None
     except (OSError, ValueError, EOFError):
         return None
+
+
+@contextlib.contextmanager
+def turn(fingerprint: str, waiting: Callable[[], None]) -> Iterator[bool]:
+    """Lets one process at a time write an entry; True if another had its turn meanwhile,
+    of which `waiting` is told. Where the system has no file locks all write at once,
+    which does no harm.
+    """
+    try:
+        import fcntl
+
+        directory().mkdir(parents=True, exist_ok=True)
+        file = open(directory() / f"{fingerprint}.lock", "a")  # noqa: SIM115
+    except (ImportError, OSError):
+        yield False
+        return
+    waited = False
+    with file:
+        with contextlib.suppress(OSError):
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                waited = True
+                waiting()
+                fcntl.flock(file, fcntl.LOCK_EX)
+        try:
+            yield waited
+        finally:
+            with contextlib.suppress(OSError):
+                os.unlink(file.name)
 
 
 def write(

@@ -3,7 +3,14 @@
 JAX's own runtime does the work; alone, every function here does next to nothing.
 """
 
-from collections.abc import Callable, Mapping
+import contextlib
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from typing import Any
 
 import jax
@@ -16,6 +23,12 @@ from charjax.config import InputError
 TIMEOUT = 120
 SILENCE = 60
 
+# Seconds after which a person is told that the others keep this process waiting.
+_PATIENCE = 20
+
+# Bytes of an error's message that the other processes are told.
+_TOLD = 1000
+
 
 def join(how: str) -> None:
     """Joins the processes that train together.
@@ -25,13 +38,16 @@ def join(how: str) -> None:
         or `address:port,count,index`, where the process of index 0 is the coordinator and
         listens at the address.
 
-    Raises InputError for anything else, and where the others do not answer. Nothing may
-    have asked JAX for devices before.
+    Raises InputError for anything else. Where the others do not answer within `TIMEOUT`
+    seconds it says so and ends this process with 2: JAX's own runtime, which would end it
+    too, says it with a stack trace. Nothing may have asked JAX for devices before.
     """
     if how == "off":
         return
+    # Without it nobody could be told of a preemption.
+    jax.config.update("jax_enable_preemption_service", True)
     options: dict[str, Any] = {
-        "initialization_timeout": TIMEOUT,
+        "initialization_timeout": 2 * TIMEOUT,
         "heartbeat_timeout_seconds": SILENCE,
         # The others may never come: an error here is no reason to wait for long.
         "shutdown_timeout_seconds": 10,
@@ -54,19 +70,28 @@ def join(how: str) -> None:
             "num_processes": count,
             "process_id": index,
         }
+    patience = threading.Timer(TIMEOUT, _give_up, [how])
+    patience.daemon = True
+    patience.start()
     try:
         jax.distributed.initialize(**options)
-    except ValueError as error:
+    except (ValueError, RuntimeError) as error:
         raise InputError(
-            f"--distributed is {how!r}: {error} If no cluster that JAX knows is running "
-            "this process, give address:port,count,index."
+            f"--distributed is {how!r}: {str(error).splitlines()[0][:200]} If no cluster "
+            "that JAX knows is running this process, give address:port,count,index."
         ) from error
-    except RuntimeError as error:
-        raise InputError(
-            f"--distributed is {how!r}: {str(error).splitlines()[0][:200]}: is the "
-            f"coordinator's address right, and were all processes started within {TIMEOUT} "
-            "seconds?"
-        ) from error
+    finally:
+        patience.cancel()
+
+
+def _give_up(how: str) -> None:
+    line = (
+        f"error: --distributed is {how!r}: after {TIMEOUT} seconds not all processes have "
+        "met: is the coordinator's address right, can all reach it, and were all of them "
+        "started, each with its own index?\n"
+    )
+    os.write(2, line.encode())
+    os._exit(2)
 
 
 def is_first() -> bool:
@@ -87,6 +112,29 @@ def from_first(value: int) -> int:
     return int(multihost_utils.broadcast_one_to_all(np.int64(value)))
 
 
+@contextlib.contextmanager
+def all_or_none() -> Iterator[None]:
+    """Either all processes come through the block or none does: where one raises, the
+    others raise an InputError with its message. They must not wait for each other inside.
+    """
+    if jax.process_count() == 1:
+        yield
+        return
+    error = None
+    try:
+        yield
+    except Exception as raised:
+        error = raised
+    reason = b"" if error is None else (str(error) or type(error).__name__).encode()
+    own = np.frombuffer(reason[:_TOLD].ljust(_TOLD, b"\0"), np.uint8)
+    found = np.asarray(multihost_utils.process_allgather(own))
+    if error is not None:
+        raise error
+    for index, told in enumerate(found):
+        if words := told.tobytes().rstrip(b"\0").decode(errors="replace"):
+            raise InputError(f"process {index} was refused: {words}")
+
+
 def check_agreement(digests: Mapping[str, str]) -> None:
     """Refuses processes that do not agree; `digests` maps what it is about to a
     hexadecimal digest of it."""
@@ -103,14 +151,67 @@ def check_agreement(digests: Mapping[str, str]) -> None:
             )
 
 
-def preemption() -> Callable[[], bool]:
+@contextlib.contextmanager
+def watched() -> Iterator[Callable[[], AbstractContextManager[None]]]:
+    """A context for what waits for the other processes; it tells when that takes long.
+
+    Where one of them died, the runtime may leave the others waiting until `SILENCE`
+    seconds have passed, and then ends them with a report of its own.
+    """
+    if jax.process_count() == 1:
+        yield contextlib.nullcontext
+        return
+    since: float | None = None
+    over = threading.Event()
+
+    @contextlib.contextmanager
+    def waiting() -> Iterator[None]:
+        nonlocal since
+        since = time.monotonic()
+        try:
+            yield
+        finally:
+            since = None
+
+    def watch() -> None:
+        told = None
+        while not over.wait(1):
+            began = since
+            if began in (None, told) or time.monotonic() - began < _PATIENCE:
+                continue
+            told = began
+            print(
+                f"warning: no step has ended for {_PATIENCE} seconds: if another process "
+                f"died, this one ends {SILENCE} seconds after its last sign of life; start "
+                "all of them again, and the run goes on from its last checkpoint.",
+                file=sys.stderr,
+                flush=True,
+            )
+
+    threading.Thread(target=watch, daemon=True).start()
+    try:
+        yield waiting
+    finally:
+        over.set()
+
+
+def is_loss(error: BaseException) -> bool:
+    """Whether an error may come from another process that is gone."""
+    return jax.process_count() > 1 and isinstance(error, jax.errors.JaxRuntimeError)
+
+
+def preemption(interrupted: Callable[[], bool]) -> Callable[[], bool]:
     """A `stop` for `fit`: True at the step on which all processes agree after one of them
-    was asked to end (SIGTERM, or the cluster's own notice)."""
-    asked = 0
+    was asked to end: by SIGTERM, the cluster's own notice, or `interrupted` saying so."""
+    asked, told = 0, False
 
     def stop() -> bool:
-        nonlocal asked
+        nonlocal asked, told
         asked += 1
+        if not told and interrupted():
+            # What the runtime takes for a notice.
+            signal.raise_signal(signal.SIGTERM)
+            told = True
         return multihost_utils.reached_preemption_sync_point(asked)
 
     return stop

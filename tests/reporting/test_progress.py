@@ -10,7 +10,7 @@ import types
 import pytest
 
 from charjax.reporting import progress as module
-from charjax.reporting.progress import printable, progress
+from charjax.reporting.progress import printable, progress, reading
 
 NASTY = "[red]x[/red] :smile: \x1b[31m\x00\r\u202e\ud800 naïve 中"
 SHOWN = r"[red]x[/red] :smile: \x1b[31m\x00\r\u202e\ud800 naïve 中"
@@ -39,6 +39,23 @@ def test_controls_are_spelt_out():
     assert printable("a\r\nb\tc") == "a\nb\tc"
     assert printable("👩\u200d👩 é") == "👩\u200d👩 é"
     assert printable("naïve 中", "ascii") == printable("naïve 中", None) == "na?ve ?"
+
+
+def test_only_slow_reading_is_shown(clock, capsys):
+    with reading() as watch:
+        clock.seconds = 1.9
+        watch("reading the text", 10**9, 10**10)
+    assert capsys.readouterr().err == ""
+    with reading() as watch, reading(quiet=True) as silent:
+        for gigabytes in range(11):
+            clock.seconds += 5
+            watch("reading the text", gigabytes * 10**9, 10**10)
+            silent("reading the text", gigabytes * 10**9, 10**10)
+        watch("waiting for another", 0, 0)
+    lines = capsys.readouterr().err.splitlines()
+    assert 3 <= len(lines) <= 6
+    assert lines[0] == "reading the text: 2.0 of 10.0 GB"
+    assert lines[-1] == "waiting for another"
 
 
 def test_plain_lines_are_few(clock, capsys):

@@ -1,7 +1,9 @@
 import json
 import multiprocessing
 import os
+import shutil
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -112,6 +114,44 @@ def test_a_full_disk_leaves_nothing(write, cache, monkeypatch):
     with pytest.raises(InputError, match="No space left on device"):
         load(survey(write("hello")))
     assert entries(cache) == []
+
+
+def test_one_writes_and_the_others_wait(write, cache, monkeypatch):
+    found = survey(write("hello"))
+    told, written, really = [], [], token_cache.write
+
+    def counted(*arguments):
+        written.append(1)
+        return really(*arguments)
+
+    monkeypatch.setattr(token_cache, "write", counted)
+    entry = token_cache.Entry(found.fingerprint, found.vocabulary, found.counts)
+    with ThreadPoolExecutor(1) as pool:
+        with token_cache.turn(found.fingerprint, lambda: None) as waited:
+            assert not waited
+            other = pool.submit(load, found, lambda *what: told.append(what))
+            deadline = time.monotonic() + 20
+            while not told and time.monotonic() < deadline:
+                time.sleep(0.01)
+            really(entry, [np.array([1, 0, 2, 2, 3])], lambda written: None)
+        assert other.result(20).ids.tolist() == [1, 0, 2, 2, 3]
+    assert told == [("waiting for another process that encodes the text", 0, 0)]
+    assert written == []
+    # One that gave up leaves the work to the next.
+    shutil.rmtree(cache / "tokens" / found.fingerprint)
+    with pytest.raises(RuntimeError), token_cache.turn(found.fingerprint, lambda: None):
+        raise RuntimeError
+    assert load(found).ids.tolist() == [1, 0, 2, 2, 3]
+    assert written == [1] and entries(cache) == [found.fingerprint]
+
+
+def test_it_is_told_how_far_reading_is(write):
+    told = []
+    data = write("hello\r\n" * 1000)
+    load(survey(data, watch=lambda *what: told.append(what)))
+    assert told == [("checking the text", 7000, 7000), ("reading the text", 7000, 7000)]
+    load(survey(write("hallo")), lambda *what: told.append(what))
+    assert told[2:] == [("encoding the text", 5, 5)]
 
 
 def _load_in_process(data, barrier, results):

@@ -1,5 +1,7 @@
 """Meshes, placement and what the devices cannot share."""
 
+import subprocess
+import sys
 from types import SimpleNamespace
 from typing import Any
 
@@ -89,3 +91,23 @@ def test_local_rows_of_all_processes_are_all_rows(monkeypatch, processes):
         monkeypatch.setattr(jax, "process_index", lambda index=index: index)
         rows += range(*parallel.local_rows(mesh, 16))
     assert rows == list(range(16))
+
+
+_LARGE_START = """
+import functools, jax
+jax.config.update("jax_num_cpu_devices", 2)
+from charjax import Config, DataConfig, ModelConfig
+from charjax.training import parallel
+from charjax.training.state import initial_state
+
+config = Config(data=DataConfig(batch_size=8), model=ModelConfig(hidden_size=128))
+make = functools.partial(initial_state, config, 30)
+mesh = parallel.make_mesh()
+sharding = parallel.state_sharding(mesh, jax.eval_shape(make, jax.random.key(0)))
+jax.block_until_ready(jax.jit(make, out_shardings=sharding)(jax.random.key(0)))
+"""
+
+
+def test_parameters_begin_on_several_cpu_devices_without_a_deadlock():
+    # XLA's batched QR waits for ever where there are fewer cores than it needs.
+    subprocess.run([sys.executable, "-c", _LARGE_START], check=True, timeout=60)
