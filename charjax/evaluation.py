@@ -134,12 +134,19 @@ def _total(
         lambda leaf: jax.device_put(leaf, parallel.carry_sharding(mesh)),
         initial_carry(config, padded),
     )
-    sums = []
+    sums: list[float] = []
+    waiting = None
     for batch in batches:
         local = Batch(*(leaf[first:last] for leaf in _pad_rows(batch, padded)))
         carry, nats = _step(config, params, carry, parallel.put_batch(mesh, local))
-        sums.append(nats.sum())
-    return math.fsum(np.asarray(value).item() for value in sums)
+        # One window runs while the one before it is looked at. Far more at once would
+        # fill the memory, and several CPU devices would wait for each other for ever.
+        if waiting is not None:
+            sums.append(waiting.item())
+        waiting = nats.sum()
+    if waiting is not None:
+        sums.append(waiting.item())
+    return math.fsum(sums)
 
 
 def _pad_rows(batch: Batch, rows: int) -> Batch:

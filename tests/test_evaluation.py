@@ -3,6 +3,8 @@
 import functools
 import itertools
 import math
+import subprocess
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -186,3 +188,20 @@ def test_bits_and_perplexity():
     result = Evaluation(nats_per_char=2.0, characters=3, rows=1, window=None)
     assert result.bits_per_char == pytest.approx(2.885390081777927)
     assert result.perplexity == pytest.approx(7.38905609893065)
+
+
+_LONG_TEXT = """
+import jax, numpy as np
+jax.config.update("jax_num_cpu_devices", 2)
+from charjax import Config, DataConfig, ModelConfig, init
+from charjax.evaluation import evaluate
+
+config = Config(data=DataConfig(sequence_length=50), model=ModelConfig(hidden_size=128))
+params = init(config, 30, jax.random.key(0))
+evaluate(config, params, np.arange(200_000) % 30)
+"""
+
+
+def test_several_cpu_devices_score_a_long_text():
+    # With many windows under way at once they wait for each other for ever.
+    subprocess.run([sys.executable, "-c", _LONG_TEXT], check=True, timeout=60)
