@@ -14,6 +14,7 @@ import pytest
 
 from charjax import InputError
 from charjax.language_model import inspect_run
+from charjax.storage import run_directory
 from charjax.training import hosts
 
 ROOT = Path(__file__).parents[1]
@@ -33,8 +34,17 @@ OPTIONS = [
 ]
 
 
+IMPATIENT = """
+import sys
+from charjax.cli import train
+from charjax.training import hosts
+hosts.TIMEOUT = 4
+sys.exit(train())
+"""
+
+
 def begin(folder, workdir, count, *options, others=()):
-    """Starts the processes of one run."""
+    """Starts the processes of one run; `others` are options of all but the first."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -126,6 +136,26 @@ def test_a_run_goes_on_with_another_number_of_processes(folder, tmp_path):
     codes, said = ended(begin(folder, str(run), 1))
     assert codes == [0], said
     same_losses(run, folder / "one")
+    # Finished: two find nothing to do, and do not score the test split again.
+    before = metrics(run)
+    codes, said = ended(begin(folder, str(run), 2))
+    assert codes == [0, 0] and "this run ended at step 24" in said[0], said
+    assert metrics(run) == before
+
+
+@pytest.mark.slow
+def test_ctrl_c_in_one_saves_for_all(folder, tmp_path):
+    run = tmp_path / "run"
+    endless = ("--train.steps", "100000", "--optimizer.schedule_steps", "24")
+    processes = begin(folder, str(run), 2, *endless)
+    while logged(run) < 9:
+        assert all(process.poll() is None for process in processes)
+        time.sleep(0.05)
+    processes[0].send_signal(signal.SIGINT)
+    codes, said = ended(processes)
+    assert codes == [130, 143], said
+    assert "stopping after this step, with a checkpoint" in said[0]
+    assert inspect_run(run)["step"] == metrics(run)[-1]["step"]
 
 
 @pytest.mark.slow
@@ -145,6 +175,11 @@ def test_a_killed_process_ends_the_others_and_the_run_goes_on(folder, tmp_path, 
     )
     print("\n".join(said[1 - victim].splitlines()[-8:]))
     assert codes[1 - victim] != 0
+    # Our own line, or the runtime's where it is faster than we are.
+    words = said[1 - victim]
+    assert "the other processes do not answer" in words or "another task died" in words
+    if codes[1 - victim] != 1 and time.monotonic() - begun > hosts.SILENCE / 2:
+        assert "if another process died, this one ends" in words
     codes, said = ended(begin(folder, str(run), 2))
     assert codes == [0, 0], said
     same_losses(run, folder / "one")
@@ -158,6 +193,43 @@ def test_processes_that_disagree_are_refused(folder, tmp_path):
     for words in said:
         assert "process 1 has another config than process 0" in words
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.slow
+def test_what_refuses_one_refuses_all(folder, tmp_path):
+    run = tmp_path / "run"
+    codes, said = ended(begin(folder, str(run), 2, others=("--data.source", "none.txt")))
+    assert codes == [2, 2], said
+    reason = f"data.source is '{folder / 'none.txt'}': there is no such file"
+    assert f"error: {reason}" in said[1]
+    assert f"error: process 1 was refused: {reason}" in said[0]
+    assert not run.exists()
+    with run_directory.lock(run):
+        codes, said = ended(begin(folder, str(run), 2))
+        assert codes == [2, 2], said
+        assert all("is in use by process" in words for words in said), said
+        assert [path.name for path in run.iterdir()] == [".charjax-lock"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("index", [0, 1])
+def test_processes_that_never_meet_end_with_a_clear_line(folder, index):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    found = subprocess.run(
+        [sys.executable, "-c", IMPATIENT, "--distributed", f"{address},2,{index}"],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert found.returncode == 2, found.stderr
+    (line,) = found.stderr.splitlines()
+    assert line.startswith(
+        f"error: --distributed is '{address},2,{index}': after 4 seconds"
+    )
+    assert not (folder / "runs").exists()
 
 
 @pytest.mark.parametrize(

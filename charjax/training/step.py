@@ -42,7 +42,8 @@ def train_step(
       state: the state before; safe to donate.
       batch: inputs, targets and mask `[b, t]`, reset `[b]`.
       key: the run's PRNG key, the same at every step; the step number is folded in.
-      gather: brings parameters together that are split over devices, before their use.
+      gather: brings together parameters, or gradients like them, that are split over
+        devices: the former before their use, the latter while parts are added up.
 
     An update whose loss or gradient is not finite, or whose gradient norm is above
     `optimizer.skip_norm`, is skipped: parameters, moments and carry stay what they were,
@@ -72,7 +73,7 @@ def train_step(
             batch, carry, index = part
             part_key = jax.random.fold_in(key, index)
             (loss, carry), grads = gradient(params, batch, carry, part_key)
-            return jax.tree.map(jnp.add, total, (loss, grads)), carry
+            return jax.tree.map(jnp.add, total, (loss, gather(grads))), carry
 
         zero = (jnp.zeros(()), jax.tree.map(jnp.zeros_like, params))
         cut = (_cut(batch, parts, 0), _cut(state.carry, parts, 1), jnp.arange(parts))

@@ -145,6 +145,16 @@ def test_fsdp_gathers_parameters_outside_the_loops():
     assert "all-gather" not in sent["layers"]
 
 
+def test_fsdp_gathers_parameters_once_for_all_parts():
+    # Of which there are as many as layers in the loop.
+    run = Run(4, 1, True, **{"optimizer.accumulate": LAYERS - 1})
+    sent = collectives(run.program())
+    assert sent["time"] == [] and set(sent["layers"]) == {"all-reduce"}
+    params = jax.tree.leaves(run.state.params)
+    split = [leaf for leaf in params if not leaf.sharding.is_fully_replicated]
+    assert sent["once"].count("all-gather") == len(split) == 5
+
+
 # Placement.
 
 
