@@ -2,6 +2,7 @@
 
 import os
 import re
+import socket
 import subprocess
 import sys
 import time
@@ -11,43 +12,72 @@ import numpy as np
 import pytest
 
 ROOT = Path(__file__).parents[1]
+FILES = 10
+OPTIONS = [
+    *("--data.source", "texts", "--model.hidden_size", "32", "--train.steps", "20"),
+    *("--train.eval_rows", "256", "--data.split", "0.99", "0.01", "0"),
+]
+
+pytestmark = pytest.mark.skipif(
+    not Path("/proc/self/status").exists(), reason="needs /proc"
+)
 
 
-@pytest.mark.slow
-@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs /proc")
-def test_a_large_text_in_one_line_needs_less_than_a_gigabyte(tmp_path, request):
-    megabytes = request.config.getoption("--megabytes")
+def write(folder, megabytes):
+    """Files of one line each, as a folder."""
     random = np.random.default_rng(0)
     words = [bytes(random.integers(97, 123, 6).tolist()) for _ in range(1000)]
-    with open(tmp_path / "big.txt", "wb") as file:
-        for _ in range(megabytes):
-            file.write(b" ".join(words[k] for k in random.integers(1000, size=150_000)))
-    assert (tmp_path / "big.txt").stat().st_size > 1e6 * megabytes
-    command = [sys.executable, str(ROOT / "train.py"), "--data.source", "big.txt"]
-    command += [
-        "--model.hidden_size",
-        "32",
-        "--train.steps",
-        "20",
-        "--train.eval_rows",
-        "256",
-    ]
-    command += ["--data.split", "0.99", "0.01", "0"]
+    folder.mkdir()
+    for number in range(FILES):
+        with open(folder / f"{number}.txt", "wb") as file:
+            for _ in range(megabytes // FILES):
+                file.write(b" ".join(words[k] for k in random.integers(1000, size=150_000)))
+    total = sum(path.stat().st_size for path in folder.iterdir())
+    assert total > 1e6 * megabytes
+
+
+def anonymous(process):
+    """Kilobytes that a process has of its own; pages of the map are the kernel's."""
+    try:
+        status = Path(f"/proc/{process.pid}/status").read_text()
+    except OSError:
+        return 0
+    found = re.search(r"RssAnon:\s+(\d+) kB", status)
+    return int(found[1]) if found else 0
+
+
+@pytest.mark.parametrize(
+    "count", [1, pytest.param(2, marks=pytest.mark.slow)], ids=["alone", "two"]
+)
+def test_a_large_text_needs_less_than_a_gigabyte(tmp_path, request, count):
+    megabytes = request.config.getoption("--megabytes")
+    write(tmp_path / "texts", megabytes)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
     environment = {**os.environ, "CHARJAX_CACHE_DIR": str(tmp_path / "cache")}
-    peak = 0
-    with subprocess.Popen(
-        command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE
-    ) as process:
-        while process.poll() is None:
-            try:
-                status = Path(f"/proc/{process.pid}/status").read_text()
-            except OSError:
-                break
-            if found := re.search(r"RssAnon:\s+(\d+) kB", status):
-                peak = max(peak, int(found[1]))
+    began, processes = time.monotonic(), []
+    for index in range(count):
+        command = [sys.executable, str(ROOT / "train.py"), *OPTIONS]
+        if count > 1:
+            command += ["--distributed", f"127.0.0.1:{port},{count},{index}"]
+        with open(tmp_path / f"{index}.log", "wb") as log:
+            process = subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=log)
+        processes.append(process)
+    peaks = [0] * count
+    try:
+        while any(process.poll() is None for process in processes):
+            peaks = list(map(max, peaks, map(anonymous, processes)))
             time.sleep(0.02)
-        assert process.stderr is not None
-        said = process.stderr.read().decode()
-    print(f"peak anonymous memory {peak / 1024:.0f} MiB")
-    assert process.returncode == 0, said
-    assert 0 < peak < 1e6
+    finally:
+        for process in processes:
+            process.kill()
+    said = [(tmp_path / f"{index}.log").read_text() for index in range(count)]
+    shown = ", ".join(f"{peak / 1024:.0f}" for peak in peaks)
+    print(f"peak anonymous memory {shown} MiB, {time.monotonic() - began:.0f} s")
+    print(*(line for line in said[0].splitlines() if " GB" in line), sep="\n")
+    assert [process.returncode for process in processes] == [0] * count, said
+    assert min(peaks) > 0 and max(peaks) < 1e6
+    # One of them wrote what both read.
+    entries = [path for path in (tmp_path / "cache" / "tokens").iterdir()]
+    assert len(entries) == 2 and {"index"} < {path.name for path in entries}
