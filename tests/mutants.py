@@ -181,10 +181,10 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "--fresh deletes the old run only once the new text is encoded",
         "charjax/fit.py",
-        "        corpus = load_corpus(surveyed)\n",
-        "        if fresh and workdir is not None:\n"
-        "            run_directory.start_over(workdir)\n"
-        "        corpus = load_corpus(surveyed)\n",
+        "            corpus = load_corpus(plan.surveyed, watch)\n",
+        "            if fresh and workdir is not None:\n"
+        "                run_directory.start_over(workdir)\n"
+        "            corpus = load_corpus(plan.surveyed, watch)\n",
         "tests/test_commands.py -k fresh_never",
     ),
     # Damage is detected.
@@ -377,8 +377,12 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "a checkpoint of another format is refused",
         "charjax/storage/checkpoints.py",
-        "if found != FORMAT:",
-        "if not isinstance(found, int):",
+        "if found != FORMAT:\n"
+        "            raise self._unknown_format(step, found)\n"
+        "        return",
+        "if not isinstance(found, int):\n"
+        "            raise self._unknown_format(step, found)\n"
+        "        return",
         "tests/storage/test_checkpoints.py -k unknown_format",
     ),
     Mutant(
@@ -412,8 +416,8 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "a resumed run's new length is kept",
         "charjax/fit.py",
-        "    if workdir is not None:\n        # A resumed",
-        "    if workdir is not None and first > 0:\n        # A resumed",
+        "    if own is not None:\n        # A resumed",
+        "    if own is not None and first > 0:\n        # A resumed",
         "tests/test_fit.py -k new_length",
     ),
     Mutant(
@@ -677,8 +681,8 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "a failure of the system exits with 1",
         "charjax/cli.py",
-        "            return 1\n",
-        "            return 2\n",
+        "'out of memory'}\", file=sys.stderr)\n            return 1\n",
+        "'out of memory'}\", file=sys.stderr)\n            return 2\n",
         "tests/test_disk_faults.py",
     ),
     Mutant(
@@ -959,6 +963,78 @@ MUTANTS: tuple[Mutant, ...] = (
         "d_c = d.c + d.h * squash",
         "d_c = d.h * squash",
         "tests/model/test_recurrence.py -k plain_scan",
+    ),
+    # Devices and hosts.
+    Mutant(
+        "what refuses one process refuses all",
+        "charjax/training/hosts.py",
+        "    if error is not None:\n        raise error\n    for",
+        "    if error is not None:\n        raise error\n    return\n    for",
+        "tests/test_hosts.py -m slow -k refuses_all",
+    ),
+    Mutant(
+        "Ctrl-C in one process saves for all",
+        "charjax/training/hosts.py",
+        "            signal.raise_signal(signal.SIGTERM)\n",
+        "",
+        "tests/test_hosts.py -m slow -k ctrl_c",
+    ),
+    Mutant(
+        "processes that disagree are refused",
+        "charjax/training/hosts.py",
+        "        if len(differing):\n",
+        "        if len(differing) > 1:\n",
+        "tests/test_hosts.py -m slow -k disagree",
+    ),
+    Mutant(
+        "a test split is scored once, by any number of processes",
+        "charjax/fit.py",
+        "        scored = bool(hosts.from_first(int(scored)))\n",
+        "",
+        "tests/test_hosts.py -m slow -k another_number",
+    ),
+    Mutant(
+        "an evaluation keeps one window ahead and no more",
+        "charjax/evaluation.py",
+        "            sums.append(waiting.item())\n        waiting = nats.sum()\n",
+        "            sums.append(waiting)\n        waiting = nats.sum()\n",
+        "tests/test_evaluation.py -k several",
+    ),
+    Mutant(
+        "initial parameters need no more threads than there are",
+        "charjax/model/network.py",
+        "    matrices = jax.lax.map(",
+        "    matrices = jax.vmap(lambda key: make(key, (shape[0], shape[2])))(keys)\n"
+        "    jax.lax.map(",
+        "tests/training/test_parallel.py -k deadlock",
+    ),
+    Mutant(
+        "one process encodes a text, the others wait",
+        "charjax/text/token_cache.py",
+        "                fcntl.flock(file, fcntl.LOCK_EX)\n",
+        "",
+        "tests/text/test_token_cache.py -k others_wait",
+    ),
+    Mutant(
+        "what another process encoded is not encoded again",
+        "charjax/text/corpus.py",
+        "        if waited:\n",
+        "        if not waited:\n",
+        "tests/text/test_token_cache.py -k others_wait",
+    ),
+    Mutant(
+        "the wait for input is told",
+        "charjax/loop.py",
+        "            self.idle += waited\n            self.waited += waited\n",
+        "            pass\n",
+        "tests/test_fit.py -k waits_for_input",
+    ),
+    Mutant(
+        "gradients of parts are not split over devices",
+        "charjax/training/step.py",
+        "gather(grads)",
+        "grads",
+        "tests/training/test_layouts.py -k all_parts",
     ),
 )
 
