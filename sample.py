@@ -1,8 +1,12 @@
 """Write text with a trained model: `python sample.py --help` lists everything."""
 
+import signal
 import sys
 
-from charjax.cli import sample
-
 if __name__ == "__main__":
+    # Ctrl-C while the imports take their second or two needs no traceback.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+    from charjax.cli import sample
+
     sys.exit(sample())
