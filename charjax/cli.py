@@ -150,9 +150,10 @@ def train(argv: list[str], prog: str | None, signals: Signals) -> int:
     if resuming and name is not None:
         _note_differences(workdir, name, preset, start)
 
-    hosts.join(options.distributed)
-    together = jax.process_count() > 1
-    preempted = hosts.preemption(signals.stop) if together else signals.stop
+    heed_notices = hosts.join(options.distributed)
+    together, preempted = jax.distributed.is_initialized(), signals.stop
+    if together:
+        preempted = hosts.preemption(signals.stop, heed_notices)
     stopped = []
 
     def stop() -> bool:

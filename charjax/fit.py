@@ -12,7 +12,7 @@ import contextlib
 import dataclasses
 import functools
 import hashlib
-import json
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,9 +22,9 @@ import jax
 import numpy as np
 
 from charjax import memory
-from charjax.config import Config, InputError, to_dict
+from charjax.config import Config, InputError, flatten
 from charjax.language_model import LanguageModel, load
-from charjax.loop import Report, Run, loop, out_of_patience, prng_keys, score_test
+from charjax.loop import Diverged, Report, Run, loop, out_of_patience, prng_keys, score_test
 from charjax.model.network import Params
 from charjax.reporting import samples
 from charjax.reporting.metrics import MetricsFile, read, truncate_after
@@ -41,6 +41,9 @@ from charjax.text.vocabulary import Vocabulary
 from charjax.training import hosts, parallel
 from charjax.training.optimizer import resolve, total_steps
 from charjax.training.state import TrainState, initial_state
+
+# Seconds until a file that one process wrote must be seen by the others.
+_SHARED = 15
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,7 +95,8 @@ def fit(
       strict: refuse to resume where a checkpoint is damaged, instead of going on from the
         newest that is not.
       quiet: show no progress.
-      stop: asked after every update; True ends the run there, with a checkpoint.
+      stop: asked after every update; True ends the run there, with a checkpoint. Among
+        several processes all must answer the same.
 
     Raises:
       InputError: a config, text or directory that cannot work; nothing was written.
@@ -115,21 +119,17 @@ def fit(
     with hosts.all_or_none(), reading(quiet or not hosts.is_first()) as watch:
         plan = _plan(config, workdir, text, fresh, strict, watch)
     config, resuming = plan.config, plan.resuming
-    hosts.check_agreement(
-        {
-            "config": _digest(json.dumps(to_dict(config))),
-            "text": plan.surveyed.fingerprint,
-            "--workdir": _digest(str(resuming)),
-        }
-    )
+    fields = {name: _digest(repr(value)) for name, value in flatten(config)}
+    hosts.check_agreement({**fields, "text": plan.surveyed.fingerprint})
 
-    with contextlib.ExitStack() as stack:
+    with hosts.leaving_together(Diverged), contextlib.ExitStack() as stack:
         with hosts.all_or_none(), reading(quiet or not hosts.is_first()) as watch:
             if workdir is not None and hosts.is_first():
                 stack.enter_context(run_directory.lock(workdir))
             corpus = load_corpus(plan.surveyed, watch)
         checkpoints = None
         if workdir is not None:
+            _check_shared(workdir, resuming)
             directory = workdir / run_directory.CHECKPOINTS
             # What a killed run left is tidied up before the others read.
             with hosts.all_or_none():
@@ -138,9 +138,6 @@ def fit(
                         # Only now that nothing can be refused any more.
                         _make(workdir, config, text, fresh)
                     checkpoints = stack.enter_context(Checkpoints(directory))
-            hosts.check_agreement(
-                {"--workdir": _digest(run_directory.lock_holder(workdir))}
-            )
             if not hosts.is_first():
                 checkpoints = stack.enter_context(Checkpoints(directory))
         run = Run(config, corpus, plan.mesh, workdir, checkpoints)
@@ -185,6 +182,23 @@ def _plan(
     if workdir is not None and not resuming:
         run_directory.check_apart(workdir, config)
     return _Plan(config, surveyed, mesh, resuming, origin)
+
+
+def _check_shared(workdir: Path, resuming: bool) -> None:
+    """Refuses a directory that not all processes see, or that they see otherwise."""
+    lock = hosts.from_first(run_directory.lock_holder(workdir))
+    patience = time.monotonic() + _SHARED
+    with hosts.all_or_none():
+        # Some file systems show a new file to other hosts only after a while.
+        while run_directory.lock_holder(workdir) != lock:
+            if time.monotonic() > patience:
+                raise InputError(
+                    f"--workdir is {workdir}: process {jax.process_index()} does not see "
+                    "there what process 0 has just written: put it on a file system that "
+                    "all processes share."
+                )
+            time.sleep(0.2)
+    hosts.check_agreement({"run in --workdir": _digest(str(resuming))})
 
 
 def _make(workdir: Path, config: Config, text: str | bytes | None, fresh: bool) -> None:
@@ -270,7 +284,11 @@ def _start(run: Run, origin: Params | None) -> tuple[TrainState, Any, Memory]:
         found = run.checkpoints.latest()
     step = hosts.from_first(-1 if found is None else found)
     if step < 0:
-        state = jax.jit(make, out_shardings=sharding)(key)
+        if jax.default_backend() == "cpu":
+            # Each of several CPU devices would do all the work, on the same cores.
+            state = parallel.put(jax.jit(make)(key), sharding)
+        else:
+            state = jax.jit(make, out_shardings=sharding)(key)
         if origin is not None:
             params = parallel.put(origin, sharding.params)
             state = dataclasses.replace(state, params=params)
@@ -333,6 +351,7 @@ def _train(
         scored = bool(hosts.from_first(int(scored)))
         if (step >= total or out_of_patience(config, remembered)) and not scored:
             score_test(run, state, report)
+    params = state.params if run.mesh.size == 1 else parallel.on_one_device(state.params)
     return FitResult(
         state=state,
         vocabulary=run.corpus.vocabulary,
@@ -340,7 +359,7 @@ def _train(
         best_loss=remembered.best_loss,
         workdir=workdir,
         config=config,
-        model=run.model(state.params, int(state.step)),
+        model=run.model(params, int(state.step)),
     )
 
 

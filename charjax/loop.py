@@ -324,10 +324,11 @@ def _evaluate(run: Run, state: TrainState, split: Split, report: Report) -> Eval
 
 def _sample(run: Run, state: TrainState, report: Report) -> None:
     step, params = int(state.step), state.params
-    if jax.process_count() > 1:
-        params = parallel.on_host(params)
-        if not hosts.is_first():
-            return
+    if run.mesh.size > 1:
+        # One text at a time is no work for several devices.
+        params = parallel.on_one_device(params)
+    if not hosts.is_first():
+        return
     text = run.model(params, step).generate("", SAMPLE_LENGTH, seed=step % 2**32)
     report.bar.message(f"--- sample at step {step:,} ---\n{text}\n---")
     if run.workdir is not None:

@@ -240,8 +240,8 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "a cache of tokens that is damaged is made anew",
         "charjax/text/token_cache.py",
-        "if checksum == entry.ids_checksum else None",
-        "if checksum else None",
+        "right = digest.hexdigest() == entry.ids_checksum",
+        "right = True",
         "tests/text/test_token_cache.py -k damaged_entry",
     ),
     # The newest sound step is used, and that is said.
@@ -683,7 +683,7 @@ MUTANTS: tuple[Mutant, ...] = (
         "charjax/cli.py",
         "'out of memory'}\", file=sys.stderr)\n            return 1\n",
         "'out of memory'}\", file=sys.stderr)\n            return 2\n",
-        "tests/test_disk_faults.py",
+        "tests/test_out_of_memory.py",
     ),
     Mutant(
         "wrong input exits with 2",
@@ -992,6 +992,34 @@ MUTANTS: tuple[Mutant, ...] = (
         "        scored = bool(hosts.from_first(int(scored)))\n",
         "",
         "tests/test_hosts.py -m slow -k another_number",
+    ),
+    Mutant(
+        "no process leaves before all have saved",
+        "charjax/training/hosts.py",
+        '        raise\n    wait("left")\n',
+        "        raise\n",
+        "tests/test_hosts.py -m slow -k slow_process",
+    ),
+    Mutant(
+        "processes meet before they read, so that one may be slow",
+        "charjax/training/hosts.py",
+        "    with all_or_none():\n        pass\n",
+        "",
+        "tests/test_hosts.py -m slow -k slow_process",
+    ),
+    Mutant(
+        "SIGTERM before training ends a process at once",
+        "charjax/training/hosts.py",
+        "    _set_sigterm_handler(before)\n",
+        "",
+        "tests/test_hosts.py -m slow -k asked_to_end",
+    ),
+    Mutant(
+        "a directory that is not shared is refused before it is emptied",
+        "charjax/fit.py",
+        "            _check_shared(workdir, resuming)\n",
+        "",
+        "tests/test_hosts.py -m slow -k not_shared",
     ),
     Mutant(
         "an evaluation keeps one window ahead and no more",

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -43,27 +44,53 @@ sys.exit(train())
 """
 
 
-def begin(folder, workdir, count, *options, others=()):
-    """Starts the processes of one run; `others` are options of all but the first."""
+# Says when it reads the text, and takes its time there and with the last seal.
+SLOW = """
+import sys, time
+import charjax.cli
+from charjax.storage import manifest
+reading, sealing = float(sys.argv.pop(1)), float(sys.argv.pop(1))
+fit = sys.modules["charjax.fit"]
+survey, seal = fit.survey, manifest.seal
+def slow_survey(*arguments, **options):
+    print("reading", file=sys.stderr, flush=True)
+    time.sleep(reading)
+    return survey(*arguments, **options)
+def slow_seal(path):
+    time.sleep(sealing if path.name.startswith("12") else 0)
+    seal(path)
+fit.survey, manifest.seal = slow_survey, slow_seal
+sys.exit(charjax.cli.train())
+"""
+
+
+def address():
+    """A free one."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    env = {**os.environ, "JAX_NUM_CPU_DEVICES": str(4 // count), "JAX_PLATFORMS": "cpu"}
-    command = [sys.executable, str(ROOT / "train.py"), *OPTIONS, "--workdir", workdir]
-    started = []
+        return f"127.0.0.1:{free.getsockname()[1]}"
+
+
+def start(folder, *command, devices=2):
+    env = {**os.environ, "JAX_NUM_CPU_DEVICES": str(devices), "JAX_PLATFORMS": "cpu"}
+    return subprocess.Popen(
+        [sys.executable, *command],
+        cwd=folder,
+        env=env,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+    )
+
+
+def begin(folder, workdir, count, *options, others=()):
+    """Starts the processes of one run; `others` are options of all but the first."""
+    meeting, started = address(), []
     for index in range(count):
         extra = [*options, *(others if index else ())]
         if count > 1:
-            extra += ["--distributed", f"127.0.0.1:{port},{count},{index}"]
-        started.append(
-            subprocess.Popen(
-                [*command, *extra],
-                cwd=folder,
-                env=env,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.PIPE,
-            )
-        )
+            extra += ["--distributed", f"{meeting},{count},{index}"]
+        command = [str(ROOT / "train.py"), *OPTIONS, "--workdir", workdir, *extra]
+        started.append(start(folder, *command, devices=4 // count))
     return started
 
 
@@ -191,7 +218,7 @@ def test_processes_that_disagree_are_refused(folder, tmp_path):
     codes, said = ended(begin(folder, str(tmp_path / "run"), 2, others=others))
     assert codes == [2, 2], said
     for words in said:
-        assert "process 1 has another config than process 0" in words
+        assert "process 1 has another model.hidden_size than process 0" in words
     assert not (tmp_path / "run").exists()
 
 
@@ -214,26 +241,112 @@ def test_what_refuses_one_refuses_all(folder, tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("index", [0, 1])
 def test_processes_that_never_meet_end_with_a_clear_line(folder, index):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{free.getsockname()[1]}"
-    found = subprocess.run(
-        [sys.executable, "-c", IMPATIENT, "--distributed", f"{address},2,{index}"],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
-    assert found.returncode == 2, found.stderr
-    (line,) = found.stderr.splitlines()
-    assert line.startswith(
-        f"error: --distributed is '{address},2,{index}': after 4 seconds"
-    )
+    how = f"{address()},2,{index}"
+    codes, said = ended([start(folder, "-c", IMPATIENT, "--distributed", how)])
+    assert codes == [2], said
+    (line,) = said[0].splitlines()
+    assert f"error: --distributed is '{how}': after 4 seconds" in line
     assert not (folder / "runs").exists()
 
 
+@pytest.mark.slow
+def test_a_slow_process_is_waited_for(folder, tmp_path):
+    # One reads longer than gloo waits for a first meeting, the other saves longer than
+    # JAX's shutdown waits.
+    run, meeting = tmp_path / "run", address()
+    last = ("--train.steps", "12", "--data.split", "0.9", "0.1", "0")
+    codes, said = ended(
+        [
+            start(
+                folder,
+                *("-c", SLOW, *slowness, *OPTIONS, *last, "--workdir", str(run)),
+                *("--distributed", f"{meeting},2,{index}"),
+            )
+            for index, slowness in enumerate([("0", "15"), ("40", "0")])
+        ]
+    )
+    assert codes == [0, 0], said
+    assert inspect_run(run)["step"] == 12
+
+
+@pytest.mark.slow
+def test_one_that_is_asked_to_end_does(folder, tmp_path):
+    run, how = tmp_path / "run", ("--distributed", f"{address()},1,0")
+    arguments = (*OPTIONS, "--workdir", str(run), *how)
+    process = start(folder, "-c", SLOW, "60", "0", *arguments)
+    assert process.stderr is not None
+    while process.stderr.readline() != b"reading\n":
+        assert process.poll() is None
+    process.send_signal(signal.SIGTERM)
+    codes, said = ended([process], timeout=20)
+    assert codes == [143] and not run.exists(), said
+
+    endless = ("--train.steps", "100000", "--optimizer.schedule_steps", "24")
+    process = start(folder, "-c", SLOW, "0", "0", *arguments, *endless)
+    while logged(run) < 9:
+        assert process.poll() is None
+        time.sleep(0.05)
+    process.send_signal(signal.SIGTERM)
+    codes, said = ended([process])
+    assert codes == [143], said
+    assert inspect_run(run)["step"] == metrics(run)[-1]["step"]
+
+
+@pytest.mark.slow
+def test_a_directory_that_is_not_shared_is_refused_and_kept(folder, tmp_path):
+    places, meeting = [tmp_path / "one", tmp_path / "two"], address()
+    for place in places:
+        place.mkdir()
+        shutil.copytree(folder / "one", place / "run")
+    text = ("--data.source", str(folder / "text.txt"))
+    codes, said = ended(
+        [
+            start(
+                place,
+                *(str(ROOT / "train.py"), *OPTIONS, *text, "--workdir", "run", "--fresh"),
+                *("--distributed", f"{meeting},2,{index}"),
+            )
+            for index, place in enumerate(places)
+        ]
+    )
+    assert codes == [2, 2], said
+    assert all("a file system that all processes share" in words for words in said)
+    for place in places:
+        assert inspect_run(place / "run")["step"] == 24
+        same_losses(place / "run", folder / "one")
+
+
+@pytest.mark.slow
+def test_processes_have_as_many_devices_each(folder, tmp_path):
+    meeting = address()
+    codes, said = ended(
+        [
+            start(
+                folder,
+                *(str(ROOT / "train.py"), *OPTIONS, "--workdir", str(tmp_path / "run")),
+                *("--distributed", f"{meeting},2,{index}"),
+                devices=3 - 2 * index,
+            )
+            for index in range(2)
+        ]
+    )
+    assert codes == [2, 2], said
+    assert all("error: the processes have 3, 1 devices" in words for words in said)
+
+
+def test_a_port_that_is_taken_is_refused():
+    with socket.create_server(("", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(InputError, match=f"cannot listen at port {port}"):
+            hosts.join(f"127.0.0.1:{port},2,0")
+
+
 @pytest.mark.parametrize(
-    "how", ["on", "", "10.0.0.1:80", "10.0.0.1,2,0", "10.0.0.1:80,2,2", "10.0.0.1:80,a,0"]
+    "how",
+    [
+        *("on", "", "10.0.0.1:80", "10.0.0.1,2,0", "10.0.0.1:80,2,2", "10.0.0.1:80,a,0"),
+        *("10.0.0.1:0,2,0", "10.0.0.1:65536,2,0", "10.0.0.1:http,2,0"),
+    ],
 )
 def test_an_odd_way_to_meet_is_refused(how):
     with pytest.raises(InputError, match="--distributed"):

@@ -196,12 +196,12 @@ def lock(workdir: Path) -> Iterator[None]:
                 path.rmdir()
 
 
-def lock_holder(workdir: Path) -> str:
-    """What the process that has the lock wrote into it; empty if nobody has."""
+def lock_holder(workdir: Path) -> int:
+    """The process that has the lock; 0 if nobody has."""
     try:
-        return (workdir / _LOCK).read_text("ascii")
-    except OSError:
-        return ""
+        return int((workdir / _LOCK).read_text("ascii"))
+    except (OSError, ValueError):
+        return 0
 
 
 @contextlib.contextmanager
@@ -233,6 +233,8 @@ def _held(path: Path) -> Iterator[None]:
             file.truncate(0)
             file.write(str(os.getpid()))
             file.flush()
+            # Other hosts are to see it too.
+            os.fsync(file.fileno())
             yield
         finally:
             path.unlink(missing_ok=True)

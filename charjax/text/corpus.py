@@ -156,17 +156,17 @@ def survey(
         )
     origin, names = _locate(data, text)
     describe = functools.partial(_describe, data, origin, names)
-    digest = None
-    if isinstance(origin, tuple):
-        digest = raw_digest(origin, _stage("checking the text", origin, watch))
-        cached = _look_up(data, digest, vocabulary, on_unknown)
+    size = _size(origin)
+    if isinstance(origin, tuple) and token_cache.may_have(size):
+        digest = raw_digest(origin, _stage("checking the text", size, watch))
+        cached = _look_up(data, size, digest, vocabulary, on_unknown)
         if cached is not None:
             name, entry, notes = cached
             return describe(
                 digest, name, entry.vocabulary, entry.counts, entry.fingerprint, notes
             )
 
-    tally = Tally(_stage("reading the text", origin, watch))
+    tally = Tally(_stage("reading the text", size, watch))
     content = hashlib.sha256()
     code_counts = np.zeros(256 if data.vocabulary == "bytes" else 0x110000, np.int64)
     for chunk in clean(origin, data, tally):
@@ -207,11 +207,11 @@ def survey(
         notes.append("only one distinct symbol: there is nothing to learn")
     if chosen.size > _MANY_SYMBOLS:
         notes.append(f"{chosen.size:,} symbols are many: consider --data.vocabulary bytes")
-    name = None
-    if digest is not None:
+    name = digest = None
+    if isinstance(origin, tuple):
         digest = tally.raw_digest()
         given = None if chosen == natural else chosen
-        name = _index_key(data, digest, given, on_unknown)
+        name = _index_key(data, size, digest, given, on_unknown)
     fingerprint = _fingerprint(content.hexdigest(), chosen)
     return describe(digest, name, chosen, counts, fingerprint, tuple(notes))
 
@@ -270,10 +270,14 @@ def _locate(data: DataConfig, text: str | bytes | None) -> tuple[Origin, tuple[s
     return paths, tuple(str(path) for path in paths)
 
 
-def _stage(what: str, origin: Origin, watch: Watch) -> Callable[[int], None]:
-    if not isinstance(origin, tuple):
-        return lambda size: None
-    total, done = sum(path.stat().st_size for path in origin if path.exists()), 0
+def _size(origin: Origin) -> int:
+    """Bytes of all files; 0 for a text in memory."""
+    files = origin if isinstance(origin, tuple) else ()
+    return sum(path.stat().st_size for path in files if path.exists())
+
+
+def _stage(what: str, total: int, watch: Watch) -> Callable[[int], None]:
+    done = 0
 
     def advance(size: int) -> None:
         nonlocal done
@@ -303,7 +307,11 @@ def _fingerprint(content: str, vocabulary: Vocabulary) -> str:
 
 
 def _index_key(
-    data: DataConfig, digest: str, vocabulary: Vocabulary | None, on_unknown: OnUnknown
+    data: DataConfig,
+    size: int,
+    digest: str,
+    vocabulary: Vocabulary | None,
+    on_unknown: OnUnknown,
 ) -> str:
     choices: dict[str, Any] = {
         "raw": digest,
@@ -314,15 +322,19 @@ def _index_key(
     }
     if vocabulary is not None:
         choices |= {"vocabulary": vocabulary.to_dict(), "on_unknown": on_unknown}
-    return token_cache.key(**choices)
+    return token_cache.key(size, **choices)
 
 
 def _look_up(
-    data: DataConfig, digest: str, vocabulary: Vocabulary | None, on_unknown: OnUnknown
+    data: DataConfig,
+    size: int,
+    digest: str,
+    vocabulary: Vocabulary | None,
+    on_unknown: OnUnknown,
 ) -> tuple[str, token_cache.Entry, tuple[str, ...]] | None:
     # First as the text's own vocabulary: a resumed run gives the one it found itself.
     for given in (None, vocabulary):
-        name = _index_key(data, digest, given, on_unknown)
+        name = _index_key(data, size, digest, given, on_unknown)
         found = token_cache.look_up(name)
         if found is not None and vocabulary in (None, found[0].vocabulary):
             return name, *found
@@ -368,7 +380,10 @@ def _encoded(survey: Survey, tally: Tally) -> Iterator[np.ndarray]:
 
 
 def _cached(survey: Survey, watch: Watch) -> np.ndarray:
-    ids = token_cache.read(survey.fingerprint)
+    read = functools.partial(
+        token_cache.read, survey.fingerprint, functools.partial(watch, "checking the ids")
+    )
+    ids = read()
     if ids is not None:
         return ids
 
@@ -377,12 +392,12 @@ def _cached(survey: Survey, watch: Watch) -> np.ndarray:
 
     with token_cache.turn(survey.fingerprint, waiting) as waited:
         if waited:
-            ids = token_cache.read(survey.fingerprint)
+            ids = read()
         return _write(survey, watch) if ids is None else ids
 
 
 def _write(survey: Survey, watch: Watch) -> np.ndarray:
-    tally = Tally(_stage("encoding the text", survey.origin, watch))
+    tally = Tally(_stage("encoding the text", _size(survey.origin), watch))
 
     def verify(written: int) -> None:
         if tally.raw_digest() != survey.raw_digest or written != survey.length:

@@ -2,7 +2,7 @@
 
     tokens/<fingerprint>/ids.npy       the ids, to be memory-mapped
     tokens/<fingerprint>/corpus.json   vocabulary, counts, checksum of ids.npy
-    tokens/index/<key>.json            raw files and choices -> fingerprint and notes
+    tokens/index/<bytes>-<key>.json    raw files and choices -> fingerprint and notes
 
 The index is what lets a second run skip decoding: it still hashes the raw files, so a
 changed file is never mistaken for the one encoded.
@@ -11,6 +11,7 @@ changed file is never mistaken for the one encoded.
 import contextlib
 import dataclasses
 import hashlib
+import io
 import json
 import os
 import shutil
@@ -48,9 +49,15 @@ def directory() -> Path:
     return sources.cache_directory() / "tokens"
 
 
-def key(**choices: Any) -> str:
-    """The name in the index of some raw files and everything chosen about them."""
-    return _digest({"format": FORMAT, **choices})
+def key(size: int, **choices: Any) -> str:
+    """The name in the index of some raw files, of `size` bytes together, and everything
+    chosen about them."""
+    return f"{size}-{_digest({'format': FORMAT, **choices})}"
+
+
+def may_have(size: int) -> bool:
+    """Whether the index knows raw files of so many bytes; if not, why look at them."""
+    return any((directory() / "index").glob(f"{size}-*"))
 
 
 def look_up(name: str) -> tuple[Entry, tuple[str, ...]] | None:
@@ -80,16 +87,23 @@ def find(fingerprint: str) -> Entry | None:
     return entry if right else None
 
 
-def read(fingerprint: str) -> np.ndarray | None:
-    """The memory-mapped ids of an entry, every byte verified; None if it must be made."""
+def read(fingerprint: str, watch: Callable[[int, int], None]) -> np.ndarray | None:
+    """The memory-mapped ids of an entry, every byte verified; None if it must be made.
+
+    `watch` is told how many bytes of how many are verified.
+    """
     entry = find(fingerprint)
     if entry is None:
         return None
     path = directory() / fingerprint / "ids.npy"
     try:
+        digest, size = hashlib.sha256(), path.stat().st_size
         with path.open("rb") as file:
-            checksum = hashlib.file_digest(file, "sha256").hexdigest()
-        return np.load(path, mmap_mode="r") if checksum == entry.ids_checksum else None
+            while chunk := file.read(sources.CHUNK_BYTES):
+                digest.update(chunk)
+                watch(file.tell(), size)
+        right = digest.hexdigest() == entry.ids_checksum
+        return np.load(path, mmap_mode="r") if right else None
     except (OSError, ValueError, EOFError):
         return None
 
@@ -182,14 +196,17 @@ def _write_ids(path: Path, entry: Entry, pieces: Iterable[np.ndarray]) -> tuple[
         "fortran_order": False,
         "shape": (int(entry.counts.sum()),),
     }
-    written = 0
-    with path.open("w+b") as file:
-        np.lib.format.write_array_header_1_0(file, header)
+    beginning, written = io.BytesIO(), 0
+    np.lib.format.write_array_header_1_0(beginning, header)
+    digest = hashlib.sha256(beginning.getvalue())
+    with path.open("wb") as file:
+        file.write(beginning.getvalue())
         for piece in pieces:
-            file.write(np.ascontiguousarray(piece, dtype).data)
+            data = np.ascontiguousarray(piece, dtype).data
+            digest.update(data)
+            file.write(data)
             written += piece.size
-        file.seek(0)
-        return hashlib.file_digest(file, "sha256").hexdigest(), written
+    return digest.hexdigest(), written
 
 
 def _publish(temporary: Path, final: Path) -> None:
@@ -199,7 +216,7 @@ def _publish(temporary: Path, final: Path) -> None:
     except OSError:
         if not final.exists():
             raise
-    if read(final.name) is not None:
+    if read(final.name, lambda done, total: None) is not None:
         return
     # What is there is damaged. Move it aside as a whole; another process may be doing the
     # same with the same content, and then either one's entry will do.

@@ -4,8 +4,10 @@ JAX's own runtime does the work; alone, every function here does next to nothing
 """
 
 import contextlib
+import ctypes
 import os
 import signal
+import socket
 import sys
 import threading
 import time
@@ -30,7 +32,7 @@ _PATIENCE = 20
 _TOLD = 1000
 
 
-def join(how: str) -> None:
+def join(how: str) -> Callable[[], None]:
     """Joins the processes that train together.
 
     Args:
@@ -38,12 +40,16 @@ def join(how: str) -> None:
         or `address:port,count,index`, where the process of index 0 is the coordinator and
         listens at the address.
 
-    Raises InputError for anything else. Where the others do not answer within `TIMEOUT`
-    seconds it says so and ends this process with 2: JAX's own runtime, which would end it
-    too, says it with a stack trace. Nothing may have asked JAX for devices before.
+    Returns what makes SIGTERM a notice to all of them, for `preemption`. Until that is
+    called it does what it did before.
+
+    Raises InputError for anything else, and where the processes have not as many devices
+    each. Where the others do not answer within `TIMEOUT` seconds it says so and ends this
+    process with 2: JAX's own runtime, which would end it too, says it with a stack trace.
+    Nothing may have asked JAX for devices before.
     """
     if how == "off":
-        return
+        return lambda: None
     # Without it nobody could be told of a preemption.
     jax.config.update("jax_enable_preemption_service", True)
     options: dict[str, Any] = {
@@ -53,35 +59,89 @@ def join(how: str) -> None:
         "shutdown_timeout_seconds": 10,
     }
     if how != "auto":
-        parts = how.split(",")
-        if len(parts) != 3 or not (parts[1].isdigit() and parts[2].isdigit()):
-            raise InputError(
-                f"--distributed is {how!r}: give off, auto, or the coordinator's address, "
-                "the number of processes and this one's index, as in 10.0.0.1:4321,2,0."
-            )
-        address, count, index = parts[0], int(parts[1]), int(parts[2])
-        if ":" not in address or index >= count:
-            raise InputError(
-                f"--distributed is {how!r}: the address needs a port, and the index must "
-                "be below the number of processes."
-            )
-        options |= {
-            "coordinator_address": address,
-            "num_processes": count,
-            "process_id": index,
-        }
+        options |= _parsed(how)
     patience = threading.Timer(TIMEOUT, _give_up, [how])
     patience.daemon = True
     patience.start()
+    before = _sigterm_handler()
     try:
         jax.distributed.initialize(**options)
     except (ValueError, RuntimeError) as error:
+        advice = (
+            " If no cluster that JAX knows is running this process, give "
+            "address:port,count,index."
+        )
         raise InputError(
-            f"--distributed is {how!r}: {str(error).splitlines()[0][:200]} If no cluster "
-            "that JAX knows is running this process, give address:port,count,index."
+            f"--distributed is {how!r}: {str(error).splitlines()[0][:200]}."
+            f"{advice if how == 'auto' else ''}"
         ) from error
     finally:
         patience.cancel()
+    notice = _sigterm_handler()
+    # JAX's handler would swallow it until training asks.
+    _set_sigterm_handler(before)
+    counts = [0] * jax.process_count()
+    for device in jax.devices():
+        counts[device.process_index] += 1
+    if len(set(counts)) > 1:
+        raise InputError(
+            f"the processes have {', '.join(map(str, counts))} devices: give each of them "
+            "as many."
+        )
+    # They meet for the first time now, while all are at the same place: for a first
+    # meeting gloo does not wait for long.
+    with all_or_none():
+        pass
+    return lambda: _set_sigterm_handler(notice)
+
+
+def _parsed(how: str) -> dict[str, Any]:
+    parts = how.split(",")
+    if len(parts) != 3 or not (parts[1].isdigit() and parts[2].isdigit()):
+        raise InputError(
+            f"--distributed is {how!r}: give off, auto, or the coordinator's address, "
+            "the number of processes and this one's index, as in 10.0.0.1:4321,2,0."
+        )
+    address, count, index = parts[0], int(parts[1]), int(parts[2])
+    port = address.rpartition(":")[2]
+    if not (":" in address and port.isdigit() and 0 < int(port) < 2**16):
+        raise InputError(
+            f"--distributed is {how!r}: the address needs a port from 1 to 65535, as in "
+            "10.0.0.1:4321,2,0."
+        )
+    if index >= count:
+        raise InputError(
+            f"--distributed is {how!r}: the index counts from 0 and must be below the "
+            "number of processes."
+        )
+    if index == 0:
+        try:
+            socket.create_server(("", int(port))).close()
+        except OSError as error:
+            raise InputError(
+                f"--distributed is {how!r}: this process cannot listen at port {port} "
+                f"({error.strerror}): is another run still going? Give another port to all."
+            ) from error
+    return {
+        "coordinator_address": address,
+        "num_processes": count,
+        "process_id": index,
+    }
+
+
+# Handlers in C, which Python's signal module does not show. JAX's runtime has one.
+
+
+def _sigterm_handler() -> int | None:
+    get = ctypes.pythonapi.PyOS_getsig
+    get.restype = ctypes.c_void_p
+    return get(ctypes.c_int(signal.SIGTERM))
+
+
+def _set_sigterm_handler(handler: int | None) -> None:
+    put = ctypes.pythonapi.PyOS_setsig
+    put.restype = ctypes.c_void_p
+    put(ctypes.c_int(signal.SIGTERM), ctypes.c_void_p(handler))
 
 
 def _give_up(how: str) -> None:
@@ -133,6 +193,18 @@ def all_or_none() -> Iterator[None]:
     for index, told in enumerate(found):
         if words := told.tobytes().rstrip(b"\0").decode(errors="replace"):
             raise InputError(f"process {index} was refused: {words}")
+
+
+@contextlib.contextmanager
+def leaving_together(*errors: type[Exception]) -> Iterator[None]:
+    """No process goes on until all have left the block, be it by one of these errors,
+    which all raise or none."""
+    try:
+        yield
+    except errors:
+        wait("left")
+        raise
+    wait("left")
 
 
 def check_agreement(digests: Mapping[str, str]) -> None:
@@ -200,15 +272,20 @@ def is_loss(error: BaseException) -> bool:
     return jax.process_count() > 1 and isinstance(error, jax.errors.JaxRuntimeError)
 
 
-def preemption(interrupted: Callable[[], bool]) -> Callable[[], bool]:
+def preemption(
+    interrupted: Callable[[], bool], heed_notices: Callable[[], None]
+) -> Callable[[], bool]:
     """A `stop` for `fit`: True at the step on which all processes agree after one of them
-    was asked to end: by SIGTERM, the cluster's own notice, or `interrupted` saying so."""
+    was asked to end: by SIGTERM, the cluster's own notice, or `interrupted` saying so.
+    `heed_notices` is what `join` returned."""
     asked, told = 0, False
 
     def stop() -> bool:
         nonlocal asked, told
+        if not asked:
+            heed_notices()
         asked += 1
-        if not told and interrupted():
+        if interrupted() and not told:
             # What the runtime takes for a notice.
             signal.raise_signal(signal.SIGTERM)
             told = True

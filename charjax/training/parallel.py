@@ -75,22 +75,28 @@ def check_devices(config: Config, mesh: Mesh) -> None:
     size, parts = config.data.batch_size, config.optimizer.accumulate
     devices, model = rows_share(mesh), mesh.shape["model"]
     if size % (devices * parts):
-        step = devices * parts
-        below, above = size // step * step, -(-size // step) * step
-        fitting = f"{below} or {above}" if below else f"{above}"
         cut = f" in {parts} parts (optimizer.accumulate)" if parts > 1 else ""
+        fewer = [str(k) for k in range(1, devices) if size % (k * parts) == 0]
+        hint = f", or {_either(fewer)} devices" if fewer else ""
         raise InputError(
             f"data.batch_size is {size}: {devices} devices cannot share its rows evenly"
-            f"{cut}; {fitting} would fit."
+            f"{cut}; {_neighbours(size, devices * parts)} would fit{hint}."
         )
     hidden = config.model.hidden_size
-    if hidden % model:
-        below, above = hidden // model * model, -(-hidden // model) * model
-        fitting = f"{below} or {above}" if below else f"{above}"
-        raise InputError(
-            f"model.hidden_size is {hidden}: {model} devices (parallel.model) cannot share "
-            f"its units evenly; {fitting} would fit."
-        )
+    splits = [(model, "parallel.model")]
+    if config.parallel.fsdp:
+        splits.append((devices, "parallel.fsdp"))
+    for share, field in splits:
+        if hidden % share:
+            raise InputError(
+                f"model.hidden_size is {hidden}: {share} devices ({field}) cannot share "
+                f"its units evenly; {_neighbours(hidden, share)} would fit."
+            )
+
+
+def _neighbours(size: int, step: int) -> str:
+    below, above = size // step * step, -(-size // step) * step
+    return f"{below} or {above}" if below else f"{above}"
 
 
 def _either(fitting: list[str]) -> str:
@@ -211,10 +217,11 @@ def put(tree: Any, sharding: Any) -> Any:
     return jax.tree.map(place, tree, sharding)
 
 
-def on_host(tree: Any) -> Any:
-    """Placed arrays in full, as NumPy arrays; all processes must ask."""
+def on_one_device(tree: Any) -> Any:
+    """Placed arrays in full, on a device of this process; all processes must ask."""
     whole = jax.tree.map(lambda leaf: NamedSharding(leaf.sharding.mesh, P()), tree)
-    return jax.device_get(jax.jit(_same, out_shardings=whole)(tree))
+    values = jax.device_get(jax.jit(_same, out_shardings=whole)(tree))
+    return jax.device_put(values, jax.local_devices()[0])
 
 
 def _same(tree: Any) -> Any:

@@ -1,5 +1,6 @@
 """Meshes, placement and what the devices cannot share."""
 
+import re
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -46,6 +47,21 @@ def test_check_devices_names_what_would_fit(rows, devices, parts, fitting):
     assert ("optimizer.accumulate" in message) == (parts > 1)
     for size in fitting:
         parallel.check_devices(make_config(size, parts), mesh)
+    # A resumed run cannot change its batch, but may use fewer devices.
+    if found := re.search(r"or ([^;]*) devices\.$", message):
+        for count in map(int, re.findall(r"\d+", found[1].split("fit, or ")[-1])):
+            fewer = parallel.make_mesh(jax.devices()[:count])
+            parallel.check_devices(make_config(rows, parts), fewer)
+
+
+def test_what_fsdp_cannot_split_is_refused():
+    config = Config().replace(
+        **{"data.batch_size": 8, "model.hidden_size": 100, "parallel.fsdp": True}
+    )
+    refusal = r"hidden_size is 100: 8 devices \(parallel\.fsdp\) .* 96 or 104 would fit"
+    with pytest.raises(InputError, match=refusal):
+        parallel.check_devices(config, parallel.make_mesh())
+    parallel.check_devices(config, parallel.make_mesh(model=2))
 
 
 def test_a_mesh_of_all_devices_or_of_some():
