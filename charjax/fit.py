@@ -1,8 +1,8 @@
 """`fit(config)`: the one impure orchestrator. It reads in the order it happens:
 
-1. the config: a new run's, or a resumed run's own
-2. the text, surveyed and checked before anything is written
-3. the run directory, locked
+1. the plan: config, text and devices, looked at before anything is written (`plan.py`)
+2. the run directory, locked
+3. the text's ids
 4. the state: fresh, from another run's parameters, or restored
 5. the loop: step, log, evaluate, sample, save
 6. the end: last checkpoint on disk, test split, picture
@@ -23,23 +23,23 @@ import numpy as np
 
 from charjax import memory
 from charjax.config import Config, InputError, flatten
-from charjax.language_model import LanguageModel, load
+from charjax.language_model import LanguageModel
 from charjax.loop import Diverged, Report, Run, loop, out_of_patience, prng_keys, score_test
 from charjax.model.network import Params
+from charjax.plan import plan, same_text
 from charjax.reporting import samples
 from charjax.reporting.metrics import MetricsFile, read, truncate_after
 from charjax.reporting.progress import progress, reading
 from charjax.storage import run_directory
 from charjax.storage.checkpoints import Checkpoints
-from charjax.storage.record import Memory, Record
+from charjax.storage.record import Memory
 from charjax.storage.record import read as read_record
 from charjax.text import batching
-from charjax.text.corpus import Survey, Watch, boundaries, survey, text_without_file
 from charjax.text.corpus import load as load_corpus
-from charjax.text.sources import IN_MEMORY, absolute
+from charjax.text.corpus import text_without_file
 from charjax.text.vocabulary import Vocabulary
 from charjax.training import hosts, parallel
-from charjax.training.optimizer import resolve, total_steps
+from charjax.training.optimizer import total_steps
 from charjax.training.state import TrainState, initial_state
 
 # Seconds until a file that one process wrote must be seen by the others.
@@ -117,19 +117,21 @@ def fit(
     workdir = None if workdir is None else Path(workdir)
     # Nobody writes before all have looked, and found the same.
     with hosts.all_or_none(), reading(quiet or not hosts.is_first()) as watch:
-        plan = _plan(config, workdir, text, fresh, strict, watch)
-    config, resuming = plan.config, plan.resuming
+        planned = plan(config, workdir, text, fresh, strict, watch)
+    config, resuming = planned.config, planned.resuming
     fields = {name: _digest(repr(value)) for name, value in flatten(config)}
-    hosts.check_agreement({**fields, "text": plan.surveyed.fingerprint})
+    hosts.check_agreement({**fields, "text": planned.surveyed.fingerprint})
 
     with hosts.leaving_together(Diverged), contextlib.ExitStack() as stack:
-        with hosts.all_or_none(), reading(quiet or not hosts.is_first()) as watch:
+        with hosts.all_or_none():
             if workdir is not None and hosts.is_first():
                 stack.enter_context(run_directory.lock(workdir))
-            corpus = load_corpus(plan.surveyed, watch)
-        checkpoints = None
         if workdir is not None:
             _check_shared(workdir, resuming)
+        with hosts.all_or_none(), reading(quiet or not hosts.is_first()) as watch:
+            corpus = load_corpus(planned.surveyed, watch)
+        checkpoints = None
+        if workdir is not None:
             directory = workdir / run_directory.CHECKPOINTS
             # What a killed run left is tidied up before the others read.
             with hosts.all_or_none():
@@ -140,48 +142,8 @@ def fit(
                     checkpoints = stack.enter_context(Checkpoints(directory))
             if not hosts.is_first():
                 checkpoints = stack.enter_context(Checkpoints(directory))
-        run = Run(config, corpus, plan.mesh, workdir, checkpoints)
-        return _train(run, plan.origin, quiet or not hosts.is_first(), stop)
-
-
-@dataclass(frozen=True, eq=False)
-class _Plan:
-    """What a run will be, found out without writing anything."""
-
-    config: Config
-    surveyed: Survey
-    mesh: Any
-    resuming: bool
-    origin: Params | None
-
-
-def _plan(
-    config: Config,
-    workdir: Path | None,
-    text: str | bytes | None,
-    fresh: bool,
-    strict: bool,
-    watch: Watch,
-) -> _Plan:
-    source = [IN_MEMORY] if text is not None else absolute(config.data.sources)
-    config = config.replace(**{"data.source": source})
-    resuming = workdir is not None and run_directory.holds_run(workdir) and not fresh
-    if resuming and workdir is not None:
-        config = run_directory.resumed_config(run_directory.read_config(workdir), config)
-        text = run_directory.kept_text(workdir) if text is None else text
-    mesh = parallel.make_mesh(model=config.parallel.model)
-    parallel.check_devices(config, mesh)
-    surveyed = survey(config.data, text, watch=watch)
-    config = _checked(config, surveyed)
-    _check_memory(config, surveyed.vocabulary.size, mesh)
-    origin = None
-    if resuming and workdir is not None and run_directory.has_checkpoint(workdir):
-        _check_text(workdir, config, surveyed, strict)
-    elif config.train.init_from is not None:
-        origin = _origin(config, surveyed.vocabulary)
-    if workdir is not None and not resuming:
-        run_directory.check_apart(workdir, config)
-    return _Plan(config, surveyed, mesh, resuming, origin)
+        run = Run(config, corpus, planned.mesh, workdir, checkpoints)
+        return _train(run, planned.origin, quiet or not hosts.is_first(), stop)
 
 
 def _check_shared(workdir: Path, resuming: bool) -> None:
@@ -212,66 +174,6 @@ def _digest(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _checked(config: Config, surveyed: Survey) -> Config:
-    """Refuses a text that is too short; fixes the schedule's horizon."""
-    train = 0
-    for name in ("train", "validation", "test"):
-        start, end = boundaries(surveyed.length, name, config.data.split)
-        batching.check_length(end - start, config.data, name)
-        train = end - start if name == "train" else train
-    return resolve(config, batching.batches_per_epoch(train, config.data))
-
-
-def _check_text(workdir: Path, config: Config, surveyed: Survey, strict: bool) -> None:
-    """Refuses a text other than the one a run was begun with."""
-    with Checkpoints(workdir / run_directory.CHECKPOINTS, read_only=True) as checkpoints:
-        record = checkpoints.reading(
-            "latest", functools.partial(read_record, checkpoints), strict=strict
-        )
-    _same_text(record, config, workdir, surveyed.fingerprint, surveyed.length)
-
-
-def _same_text(
-    record: Record, config: Config, workdir: Path, fingerprint: str, length: int
-) -> None:
-    if record.fingerprint != fingerprint:
-        raise InputError(
-            f"data.source is {' '.join(config.data.sources)}: the text is not the one "
-            f"that {workdir} was trained on ({length:,} characters now, "
-            f"{record.characters:,} then). Restore the text, or start over with --fresh "
-            "or another --workdir."
-        )
-
-
-def _origin(config: Config, vocabulary: Vocabulary) -> Params:
-    """Parameters of `train.init_from`, if vocabulary and shape are the same."""
-    directory = config.train.init_from
-    assert directory is not None
-    try:
-        model = load(directory)
-    except InputError as error:
-        raise InputError(f"train.init_from is {directory!r}: {error}") from error
-    differs = [
-        f"model.{name} is {there!r} there and {here!r} here"
-        for (name, there), here in zip(
-            dataclasses.asdict(model.config.model).items(),
-            dataclasses.asdict(config.model).values(),
-            strict=True,
-        )
-        if there != here and name not in ("dropout", "forget_bias")
-    ]
-    if model.vocabulary != vocabulary:
-        here, there = set(vocabulary.symbols), set(model.vocabulary.symbols)
-        only = [f"{len(here - there)} symbols only here", f"{len(there - here)} only there"]
-        differs.append(f"the vocabularies differ ({', '.join(only)})")
-    if differs:
-        raise InputError(
-            f"train.init_from is {directory!r}: its parameters do not fit: "
-            f"{'; '.join(differs)}. Give the same model and a text of the same symbols."
-        )
-    return model.params
-
-
 def _start(run: Run, origin: Params | None) -> tuple[TrainState, Any, Memory]:
     """The state to begin with, its sharding and the host's memory."""
     config, vocab_size = run.config, run.corpus.vocabulary.size
@@ -284,7 +186,7 @@ def _start(run: Run, origin: Params | None) -> tuple[TrainState, Any, Memory]:
         found = run.checkpoints.latest()
     step = hosts.from_first(-1 if found is None else found)
     if step < 0:
-        if jax.default_backend() == "cpu":
+        if run.mesh.size > 1 and jax.default_backend() == "cpu":
             # Each of several CPU devices would do all the work, on the same cores.
             state = parallel.put(jax.jit(make)(key), sharding)
         else:
@@ -296,7 +198,7 @@ def _start(run: Run, origin: Params | None) -> tuple[TrainState, Any, Memory]:
     assert run.checkpoints is not None and run.workdir is not None
     record = read_record(run.checkpoints, step)
     # Again, since a step that was whole but had no name yet has one only now.
-    _same_text(record, config, run.workdir, run.corpus.fingerprint, len(run.corpus.ids))
+    same_text(record, config, run.workdir, run.corpus.fingerprint, len(run.corpus.ids))
     target = parallel.abstract(shapes, sharding)
     items = run.checkpoints.restore(
         step,
@@ -361,26 +263,6 @@ def _train(
         config=config,
         model=run.model(params, int(state.step)),
     )
-
-
-def _check_memory(config: Config, vocab_size: int, mesh: Any) -> None:
-    """Refuses a state that cannot lie on the devices, whose compiled start may hang."""
-    make = functools.partial(initial_state, config, vocab_size)
-    shapes = jax.eval_shape(make, jax.random.key(0))
-    sharding = parallel.state_sharding(mesh, shapes, config.parallel.fsdp)
-    device = jax.local_devices()[0]
-    limit, needed = memory.of_device(device), parallel.bytes_on_device(shapes, sharding)
-    if device.platform == "cpu":
-        needed *= jax.local_device_count()
-    if limit is not None and needed > limit:
-        model = config.model
-        raise memory.OutOfMemory(
-            f"parameters, optimizer state and carry take {needed / 1e9:,.1f} GB of memory, "
-            f"and there are {limit / 1e9:,.1f} GB: make model.hidden_size "
-            f"({model.hidden_size}), model.num_layers ({model.num_layers}) or "
-            "model.embedding_size smaller, or split them with parallel.model or "
-            "parallel.fsdp."
-        )
 
 
 def _too_large(config: Config) -> str:

@@ -181,10 +181,10 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "--fresh deletes the old run only once the new text is encoded",
         "charjax/fit.py",
-        "            corpus = load_corpus(plan.surveyed, watch)\n",
+        "            corpus = load_corpus(planned.surveyed, watch)\n",
         "            if fresh and workdir is not None:\n"
         "                run_directory.start_over(workdir)\n"
-        "            corpus = load_corpus(plan.surveyed, watch)\n",
+        "            corpus = load_corpus(planned.surveyed, watch)\n",
         "tests/test_commands.py -k fresh_never",
     ),
     # Damage is detected.
@@ -318,7 +318,7 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     Mutant(
         "a model that memory does not hold is refused before it is made",
-        "charjax/fit.py",
+        "charjax/plan.py",
         "if limit is not None and needed > limit:",
         "if limit is not None and needed > 10**30:",
         "tests/test_out_of_memory.py -k model",
@@ -394,7 +394,7 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     Mutant(
         "parameters of another vocabulary are refused",
-        "charjax/fit.py",
+        "charjax/plan.py",
         "if model.vocabulary != vocabulary:",
         "if model.vocabulary.size != vocabulary.size:",
         "tests/test_fit.py -k starting_from_another",
@@ -422,7 +422,7 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     Mutant(
         "a changed text is noticed at resume",
-        "charjax/fit.py",
+        "charjax/plan.py",
         "if record.fingerprint != fingerprint:",
         "if record.characters != length:",
         'tests/test_fit.py -k "another_config_or_text or no_name_yet"',
@@ -1018,7 +1018,7 @@ MUTANTS: tuple[Mutant, ...] = (
         "a directory that is not shared is refused before it is emptied",
         "charjax/fit.py",
         "            _check_shared(workdir, resuming)\n",
-        "",
+        "            pass\n",
         "tests/test_hosts.py -m slow -k not_shared",
     ),
     Mutant(

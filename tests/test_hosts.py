@@ -50,8 +50,8 @@ import sys, time
 import charjax.cli
 from charjax.storage import manifest
 reading, sealing = float(sys.argv.pop(1)), float(sys.argv.pop(1))
-fit = sys.modules["charjax.fit"]
-survey, seal = fit.survey, manifest.seal
+from charjax import plan
+survey, seal = plan.survey, manifest.seal
 def slow_survey(*arguments, **options):
     print("reading", file=sys.stderr, flush=True)
     time.sleep(reading)
@@ -59,7 +59,7 @@ def slow_survey(*arguments, **options):
 def slow_seal(path):
     time.sleep(sealing if path.name.startswith("12") else 0)
     seal(path)
-fit.survey, manifest.seal = slow_survey, slow_seal
+plan.survey, manifest.seal = slow_survey, slow_seal
 sys.exit(charjax.cli.train())
 """
 

@@ -46,6 +46,7 @@ ORDER = [
     "reporting.progress",
     "reporting.curves",
     "loop",
+    "plan",
     "fit",
     "signals",
     "cli",

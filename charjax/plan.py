@@ -1,0 +1,153 @@
+"""What a run will be, and all that can refuse it, found out without writing anything."""
+
+import dataclasses
+import functools
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from charjax import memory
+from charjax.config import Config, InputError
+from charjax.language_model import load
+from charjax.model.network import Params
+from charjax.storage import run_directory
+from charjax.storage.checkpoints import Checkpoints
+from charjax.storage.record import Record
+from charjax.storage.record import read as read_record
+from charjax.text import batching
+from charjax.text.corpus import Survey, Watch, boundaries, survey
+from charjax.text.sources import IN_MEMORY, absolute
+from charjax.text.vocabulary import Vocabulary
+from charjax.training import parallel
+from charjax.training.optimizer import resolve
+from charjax.training.state import initial_state
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """A run that can begin."""
+
+    config: Config
+    """A resumed run's own, or the one given; its schedule resolved."""
+
+    surveyed: Survey
+    mesh: Any
+    resuming: bool
+
+    origin: Params | None
+    """Parameters of `train.init_from`."""
+
+
+def plan(
+    config: Config,
+    workdir: Path | None,
+    text: str | bytes | None,
+    fresh: bool,
+    strict: bool,
+    watch: Watch,
+) -> Plan:
+    """Looks at everything a run needs; the arguments are those of `fit`.
+
+    Raises InputError for what cannot work, OutOfMemory for a state that is too large.
+    """
+    source = [IN_MEMORY] if text is not None else absolute(config.data.sources)
+    config = config.replace(**{"data.source": source})
+    resuming = workdir is not None and run_directory.holds_run(workdir) and not fresh
+    if resuming and workdir is not None:
+        config = run_directory.resumed_config(run_directory.read_config(workdir), config)
+        text = run_directory.kept_text(workdir) if text is None else text
+    mesh = parallel.make_mesh(model=config.parallel.model)
+    parallel.check_devices(config, mesh)
+    surveyed = survey(config.data, text, watch=watch)
+    config = _checked(config, surveyed)
+    _check_memory(config, surveyed.vocabulary.size, mesh)
+    origin = None
+    if resuming and workdir is not None and run_directory.has_checkpoint(workdir):
+        _check_text(workdir, config, surveyed, strict)
+    elif config.train.init_from is not None:
+        origin = _origin(config, surveyed.vocabulary)
+    if workdir is not None and not resuming:
+        run_directory.check_apart(workdir, config)
+    return Plan(config, surveyed, mesh, resuming, origin)
+
+
+def _checked(config: Config, surveyed: Survey) -> Config:
+    """Refuses a text that is too short; fixes the schedule's horizon."""
+    train = 0
+    for name in ("train", "validation", "test"):
+        start, end = boundaries(surveyed.length, name, config.data.split)
+        batching.check_length(end - start, config.data, name)
+        train = end - start if name == "train" else train
+    return resolve(config, batching.batches_per_epoch(train, config.data))
+
+
+def _check_text(workdir: Path, config: Config, surveyed: Survey, strict: bool) -> None:
+    """Refuses a text other than the one a run was begun with."""
+    with Checkpoints(workdir / run_directory.CHECKPOINTS, read_only=True) as checkpoints:
+        record = checkpoints.reading(
+            "latest", functools.partial(read_record, checkpoints), strict=strict
+        )
+    same_text(record, config, workdir, surveyed.fingerprint, surveyed.length)
+
+
+def same_text(
+    record: Record, config: Config, workdir: Path, fingerprint: str, length: int
+) -> None:
+    if record.fingerprint != fingerprint:
+        raise InputError(
+            f"data.source is {' '.join(config.data.sources)}: the text is not the one "
+            f"that {workdir} was trained on ({length:,} characters now, "
+            f"{record.characters:,} then). Restore the text, or start over with --fresh "
+            "or another --workdir."
+        )
+
+
+def _origin(config: Config, vocabulary: Vocabulary) -> Params:
+    """Parameters of `train.init_from`, if vocabulary and shape are the same."""
+    directory = config.train.init_from
+    assert directory is not None
+    try:
+        model = load(directory)
+    except InputError as error:
+        raise InputError(f"train.init_from is {directory!r}: {error}") from error
+    differs = [
+        f"model.{name} is {there!r} there and {here!r} here"
+        for (name, there), here in zip(
+            dataclasses.asdict(model.config.model).items(),
+            dataclasses.asdict(config.model).values(),
+            strict=True,
+        )
+        if there != here and name not in ("dropout", "forget_bias")
+    ]
+    if model.vocabulary != vocabulary:
+        here, there = set(vocabulary.symbols), set(model.vocabulary.symbols)
+        only = [f"{len(here - there)} symbols only here", f"{len(there - here)} only there"]
+        differs.append(f"the vocabularies differ ({', '.join(only)})")
+    if differs:
+        raise InputError(
+            f"train.init_from is {directory!r}: its parameters do not fit: "
+            f"{'; '.join(differs)}. Give the same model and a text of the same symbols."
+        )
+    return model.params
+
+
+def _check_memory(config: Config, vocab_size: int, mesh: Any) -> None:
+    """Refuses a state that cannot lie on the devices, whose compiled start may hang."""
+    make = functools.partial(initial_state, config, vocab_size)
+    shapes = jax.eval_shape(make, jax.random.key(0))
+    sharding = parallel.state_sharding(mesh, shapes, config.parallel.fsdp)
+    device = jax.local_devices()[0]
+    limit, needed = memory.of_device(device), parallel.bytes_on_device(shapes, sharding)
+    if device.platform == "cpu":
+        needed *= jax.local_device_count()
+    if limit is not None and needed > limit:
+        model = config.model
+        raise memory.OutOfMemory(
+            f"parameters, optimizer state and carry take {needed / 1e9:,.1f} GB of memory, "
+            f"and there are {limit / 1e9:,.1f} GB: make model.hidden_size "
+            f"({model.hidden_size}), model.num_layers ({model.num_layers}) or "
+            "model.embedding_size smaller, or split them with parallel.model or "
+            "parallel.fsdp."
+        )
