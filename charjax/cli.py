@@ -8,6 +8,7 @@ import re
 import shlex
 import signal
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,6 +35,9 @@ from charjax.text.sources import absolute
 from charjax.training import hosts
 
 RUNS = Path("runs")
+
+# Seconds by which the first of several processes ends after the others.
+_GRACE = 2
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -65,8 +69,11 @@ def _command(function: Callable[..., int]) -> Callable[..., int]:
     def run(argv: list[str] | None = None, prog: str | None = None) -> int:
         code = attempt(argv, prog)
         if code and jax.distributed.is_initialized():
-            # Leaving in good order would wait for the others, who wait for us.
+            # Leaving in good order would wait for the others, who wait for us; but where
+            # the first one goes before they have spoken, the runtime ends them.
             sys.stderr.flush()
+            if jax.process_count() > 1 and hosts.is_first():
+                time.sleep(_GRACE)
             os._exit(code)
         return code
 

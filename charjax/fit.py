@@ -32,6 +32,7 @@ from charjax.reporting.metrics import MetricsFile, read, truncate_after
 from charjax.reporting.progress import progress, reading
 from charjax.storage import run_directory
 from charjax.storage.checkpoints import Checkpoints
+from charjax.storage.digest import digest
 from charjax.storage.record import Memory
 from charjax.storage.record import read as read_record
 from charjax.text import batching
@@ -42,8 +43,9 @@ from charjax.training import hosts, parallel
 from charjax.training.optimizer import total_steps
 from charjax.training.state import TrainState, initial_state
 
-# Seconds until a file that one process wrote must be seen by the others.
-_SHARED = 15
+# Seconds until a file that one process wrote must be seen by the others; NFS looks into a
+# directory again after a minute.
+_SHARED = 75
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,7 +122,14 @@ def fit(
         planned = plan(config, workdir, text, fresh, strict, watch)
     config, resuming = planned.config, planned.resuming
     fields = {name: _digest(repr(value)) for name, value in flatten(config)}
-    hosts.check_agreement({**fields, "text": planned.surveyed.fingerprint})
+    origin = "" if planned.origin is None else digest({"params": planned.origin})
+    hosts.check_agreement(
+        {
+            **fields,
+            "text": planned.surveyed.fingerprint,
+            "model in train.init_from": _digest(origin),
+        }
+    )
 
     with hosts.leaving_together(Diverged), contextlib.ExitStack() as stack:
         with hosts.all_or_none():
@@ -140,8 +149,9 @@ def fit(
                         # Only now that nothing can be refused any more.
                         _make(workdir, config, text, fresh)
                     checkpoints = stack.enter_context(Checkpoints(directory))
-            if not hosts.is_first():
-                checkpoints = stack.enter_context(Checkpoints(directory))
+            with hosts.all_or_none():
+                if not hosts.is_first():
+                    checkpoints = stack.enter_context(Checkpoints(directory))
         run = Run(config, corpus, planned.mesh, workdir, checkpoints)
         return _train(run, planned.origin, quiet or not hosts.is_first(), stop)
 

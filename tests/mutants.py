@@ -1046,8 +1046,8 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "what another process encoded is not encoded again",
         "charjax/text/corpus.py",
-        "        if waited:\n",
-        "        if not waited:\n",
+        "        ids = read()\n        return _write",
+        "        return _write",
         "tests/text/test_token_cache.py -k others_wait",
     ),
     Mutant(

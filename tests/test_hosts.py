@@ -44,6 +44,13 @@ sys.exit(train())
 """
 
 
+SOON = """
+import sys
+import charjax.cli
+sys.modules["charjax.fit"]._SHARED = 3
+sys.exit(charjax.cli.train())
+"""
+
 # Says when it reads the text, and takes its time there and with the last seal.
 SLOW = """
 import sys, time
@@ -231,6 +238,11 @@ def test_what_refuses_one_refuses_all(folder, tmp_path):
     assert f"error: {reason}" in said[1]
     assert f"error: process 1 was refused: {reason}" in said[0]
     assert not run.exists()
+    # One that reads another run's parameters meanwhile waits for nobody.
+    origin = ("--train.init_from", "one")
+    options = (*origin, "--data.source", "none.txt")
+    codes, said = ended(begin(folder, str(run), 2, *origin, others=options))
+    assert codes == [2, 2] and "process 1 was refused" in said[0], said
     with run_directory.lock(run):
         codes, said = ended(begin(folder, str(run), 2))
         assert codes == [2, 2], said
@@ -303,7 +315,7 @@ def test_a_directory_that_is_not_shared_is_refused_and_kept(folder, tmp_path):
         [
             start(
                 place,
-                *(str(ROOT / "train.py"), *OPTIONS, *text, "--workdir", "run", "--fresh"),
+                *("-c", SOON, *OPTIONS, *text, "--workdir", "run", "--fresh"),
                 *("--distributed", f"{meeting},2,{index}"),
             )
             for index, place in enumerate(places)

@@ -390,9 +390,9 @@ def _cached(survey: Survey, watch: Watch) -> np.ndarray:
     def waiting() -> None:
         watch("waiting for another process that encodes the text", 0, 0)
 
-    with token_cache.turn(survey.fingerprint, waiting) as waited:
-        if waited:
-            ids = read()
+    with token_cache.turn(survey.fingerprint, waiting):
+        # Whoever had it before us may have written what we need.
+        ids = read()
         return _write(survey, watch) if ids is None else ids
 
 

@@ -109,30 +109,26 @@ def read(fingerprint: str, watch: Callable[[int, int], None]) -> np.ndarray | No
 
 
 @contextlib.contextmanager
-def turn(fingerprint: str, waiting: Callable[[], None]) -> Iterator[bool]:
-    """Lets one process at a time write an entry; True if another had its turn meanwhile,
-    of which `waiting` is told. Where the system has no file locks all write at once,
-    which does no harm.
-    """
+def turn(fingerprint: str, waiting: Callable[[], None]) -> Iterator[None]:
+    """Lets one process at a time write an entry; `waiting` is called where another has
+    its turn. Where the system has no file locks all write at once, which does no harm."""
     try:
         import fcntl
 
         directory().mkdir(parents=True, exist_ok=True)
         file = open(directory() / f"{fingerprint}.lock", "a")  # noqa: SIM115
     except (ImportError, OSError):
-        yield False
+        yield
         return
-    waited = False
     with file:
         with contextlib.suppress(OSError):
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                waited = True
                 waiting()
                 fcntl.flock(file, fcntl.LOCK_EX)
         try:
-            yield waited
+            yield
         finally:
             with contextlib.suppress(OSError):
                 os.unlink(file.name)

@@ -66,20 +66,27 @@ def join(how: str) -> Callable[[], None]:
     before = _sigterm_handler()
     try:
         jax.distributed.initialize(**options)
+        notice = _sigterm_handler()
+        # JAX's handler would swallow it until training asks.
+        _set_sigterm_handler(before)
+        _meet()
+    except InputError:
+        raise
     except (ValueError, RuntimeError) as error:
+        reason = str(error)[:200].partition("\n")[0].rstrip(".")
         advice = (
-            " If no cluster that JAX knows is running this process, give "
-            "address:port,count,index."
+            ": if no cluster that JAX knows is running this process, give "
+            "address:port,count,index"
         )
         raise InputError(
-            f"--distributed is {how!r}: {str(error).splitlines()[0][:200]}."
-            f"{advice if how == 'auto' else ''}"
+            f"--distributed is {how!r}: {reason}{advice if how == 'auto' else ''}."
         ) from error
     finally:
         patience.cancel()
-    notice = _sigterm_handler()
-    # JAX's handler would swallow it until training asks.
-    _set_sigterm_handler(before)
+    return lambda: _set_sigterm_handler(notice)
+
+
+def _meet() -> None:
     counts = [0] * jax.process_count()
     for device in jax.devices():
         counts[device.process_index] += 1
@@ -92,19 +99,18 @@ def join(how: str) -> Callable[[], None]:
     # meeting gloo does not wait for long.
     with all_or_none():
         pass
-    return lambda: _set_sigterm_handler(notice)
 
 
 def _parsed(how: str) -> dict[str, Any]:
     parts = how.split(",")
-    if len(parts) != 3 or not (parts[1].isdigit() and parts[2].isdigit()):
+    if len(parts) != 3 or not (parts[1].isdecimal() and parts[2].isdecimal()):
         raise InputError(
             f"--distributed is {how!r}: give off, auto, or the coordinator's address, "
             "the number of processes and this one's index, as in 10.0.0.1:4321,2,0."
         )
     address, count, index = parts[0], int(parts[1]), int(parts[2])
     port = address.rpartition(":")[2]
-    if not (":" in address and port.isdigit() and 0 < int(port) < 2**16):
+    if not (":" in address and port.isdecimal() and 0 < int(port) < 2**16):
         raise InputError(
             f"--distributed is {how!r}: the address needs a port from 1 to 65535, as in "
             "10.0.0.1:4321,2,0."
@@ -185,7 +191,8 @@ def all_or_none() -> Iterator[None]:
         yield
     except Exception as raised:
         error = raised
-    reason = b"" if error is None else (str(error) or type(error).__name__).encode()
+    message = "" if error is None else str(error) or type(error).__name__
+    reason = message.encode(errors="backslashreplace")
     own = np.frombuffer(reason[:_TOLD].ljust(_TOLD, b"\0"), np.uint8)
     found = np.asarray(multihost_utils.process_allgather(own))
     if error is not None:
