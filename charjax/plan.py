@@ -95,6 +95,7 @@ def _check_text(workdir: Path, config: Config, surveyed: Survey, strict: bool) -
 def same_text(
     record: Record, config: Config, workdir: Path, fingerprint: str, length: int
 ) -> None:
+    """Refuses a text, by its fingerprint, other than the one a checkpoint learned from."""
     if record.fingerprint != fingerprint:
         raise InputError(
             f"data.source is {' '.join(config.data.sources)}: the text is not the one "
