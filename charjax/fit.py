@@ -26,7 +26,7 @@ from charjax.config import Config, InputError, flatten
 from charjax.language_model import LanguageModel
 from charjax.loop import Diverged, Report, Run, loop, out_of_patience, prng_keys, score_test
 from charjax.model.network import Params
-from charjax.plan import plan, same_text
+from charjax.plan import Plan, plan, same_text
 from charjax.reporting import samples
 from charjax.reporting.metrics import MetricsFile, read, truncate_after
 from charjax.reporting.progress import progress, reading
@@ -120,16 +120,8 @@ def fit(
     # Nobody writes before all have looked, and found the same.
     with hosts.all_or_none(), reading(quiet or not hosts.is_first()) as watch:
         planned = plan(config, workdir, text, fresh, strict, watch)
+    _check_agreement(planned)
     config, resuming = planned.config, planned.resuming
-    fields = {name: _digest(repr(value)) for name, value in flatten(config)}
-    origin = "" if planned.origin is None else digest({"params": planned.origin})
-    hosts.check_agreement(
-        {
-            **fields,
-            "text": planned.surveyed.fingerprint,
-            "model in train.init_from": _digest(origin),
-        }
-    )
 
     with hosts.leaving_together(Diverged), contextlib.ExitStack() as stack:
         with hosts.all_or_none():
@@ -154,6 +146,18 @@ def fit(
                     checkpoints = stack.enter_context(Checkpoints(directory))
         run = Run(config, corpus, planned.mesh, workdir, checkpoints)
         return _train(run, planned.origin, quiet or not hosts.is_first(), stop)
+
+
+def _check_agreement(planned: Plan) -> None:
+    fields = {name: _digest(repr(value)) for name, value in flatten(planned.config)}
+    origin = "" if planned.origin is None else digest({"params": planned.origin})
+    hosts.check_agreement(
+        {
+            **fields,
+            "text": planned.surveyed.fingerprint,
+            "model in train.init_from": _digest(origin),
+        }
+    )
 
 
 def _check_shared(workdir: Path, resuming: bool) -> None:

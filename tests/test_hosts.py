@@ -131,6 +131,13 @@ def logged(workdir):
     return path.read_bytes().count(b"\n") if path.exists() else 0
 
 
+def under_way(workdir, processes):
+    """Waits for some steps."""
+    while logged(workdir) < 9:
+        assert all(process.poll() is None for process in processes)
+        time.sleep(0.05)
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """A folder with a text and a run of one process."""
@@ -159,9 +166,7 @@ def test_two_processes_train_as_one_does(folder, tmp_path, options):
 def test_a_run_goes_on_with_another_number_of_processes(folder, tmp_path):
     run = tmp_path / "run"
     processes = begin(folder, str(run), 2)
-    while logged(run) < 9:
-        assert all(process.poll() is None for process in processes)
-        time.sleep(0.05)
+    under_way(run, processes)
     # One is asked to end; all agree on a last step.
     processes[1].send_signal(signal.SIGTERM)
     codes, said = ended(processes)
@@ -182,9 +187,7 @@ def test_ctrl_c_in_one_saves_for_all(folder, tmp_path):
     run = tmp_path / "run"
     endless = ("--train.steps", "100000", "--optimizer.schedule_steps", "24")
     processes = begin(folder, str(run), 2, *endless)
-    while logged(run) < 9:
-        assert all(process.poll() is None for process in processes)
-        time.sleep(0.05)
+    under_way(run, processes)
     processes[0].send_signal(signal.SIGINT)
     codes, said = ended(processes)
     assert codes == [130, 143], said
@@ -198,9 +201,7 @@ def test_a_killed_process_ends_the_others_and_the_run_goes_on(folder, tmp_path, 
     run = tmp_path / "run"
     endless = ("--train.steps", "100000", "--optimizer.schedule_steps", "24")
     processes = begin(folder, str(run), 2, *endless)
-    while logged(run) < 9:
-        assert all(process.poll() is None for process in processes)
-        time.sleep(0.05)
+    under_way(run, processes)
     processes[victim].kill()
     begun = time.monotonic()
     codes, said = ended(processes, timeout=150)
@@ -295,9 +296,7 @@ def test_one_that_is_asked_to_end_does(folder, tmp_path):
 
     endless = ("--train.steps", "100000", "--optimizer.schedule_steps", "24")
     process = start(folder, "-c", SLOW, "0", "0", *arguments, *endless)
-    while logged(run) < 9:
-        assert process.poll() is None
-        time.sleep(0.05)
+    under_way(run, [process])
     process.send_signal(signal.SIGTERM)
     codes, said = ended([process])
     assert codes == [143], said
