@@ -35,6 +35,9 @@ OPTIONS = [
 ]
 
 
+# Longer than any test waits, with the schedule of the run above.
+ENDLESS = ("--train.steps", "100000", "--optimizer.schedule_steps", "24")
+
 IMPATIENT = """
 import sys
 from charjax.cli import train
@@ -185,8 +188,7 @@ def test_a_run_goes_on_with_another_number_of_processes(folder, tmp_path):
 @pytest.mark.slow
 def test_ctrl_c_in_one_saves_for_all(folder, tmp_path):
     run = tmp_path / "run"
-    endless = ("--train.steps", "100000", "--optimizer.schedule_steps", "24")
-    processes = begin(folder, str(run), 2, *endless)
+    processes = begin(folder, str(run), 2, *ENDLESS)
     under_way(run, processes)
     processes[0].send_signal(signal.SIGINT)
     codes, said = ended(processes)
@@ -199,8 +201,7 @@ def test_ctrl_c_in_one_saves_for_all(folder, tmp_path):
 @pytest.mark.parametrize("victim", [0, 1])
 def test_a_killed_process_ends_the_others_and_the_run_goes_on(folder, tmp_path, victim):
     run = tmp_path / "run"
-    endless = ("--train.steps", "100000", "--optimizer.schedule_steps", "24")
-    processes = begin(folder, str(run), 2, *endless)
+    processes = begin(folder, str(run), 2, *ENDLESS)
     under_way(run, processes)
     processes[victim].kill()
     begun = time.monotonic()
@@ -294,8 +295,7 @@ def test_one_that_is_asked_to_end_does(folder, tmp_path):
     codes, said = ended([process], timeout=20)
     assert codes == [143] and not run.exists(), said
 
-    endless = ("--train.steps", "100000", "--optimizer.schedule_steps", "24")
-    process = start(folder, "-c", SLOW, "0", "0", *arguments, *endless)
+    process = start(folder, "-c", SLOW, "0", "0", *arguments, *ENDLESS)
     under_way(run, [process])
     process.send_signal(signal.SIGTERM)
     codes, said = ended([process])
