@@ -7,6 +7,6 @@ if __name__ == "__main__":
     # Ctrl-C while the imports take their second or two needs no traceback.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
-    from charjax.cli import sample
+    from charjax.commands.cli import sample
 
     sys.exit(sample())

@@ -9,11 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks.work import Work
+from charjax.devices import placement
 from charjax.language_model import CHUNK
 from charjax.model.network import init
-from charjax.sampling import draw, start
+from charjax.sampling.draw import draw, start
 from charjax.text.batching import batch_at
-from charjax.training import parallel
 from charjax.training.state import initial_state
 from charjax.training.step import train_step
 
@@ -41,15 +41,15 @@ def training(work: Work, precision: str) -> Any:
     config, ids, mesh = (
         work.config(precision),
         work.ids(),
-        parallel.make_mesh(jax.devices()[:1]),
+        placement.make_mesh(jax.devices()[:1]),
     )
     make = functools.partial(initial_state, config, work.vocab_size)
     key = jax.random.key(0)
-    sharding = parallel.state_sharding(mesh, jax.eval_shape(make, key))
+    sharding = placement.state_sharding(mesh, jax.eval_shape(make, key))
     update = jax.jit(
         functools.partial(train_step, config),
         donate_argnums=0,
-        out_shardings=(sharding, parallel.replicated(mesh)),
+        out_shardings=(sharding, placement.replicated(mesh)),
     )
     held: dict[str, Any] = {"state": jax.device_put(make(key), sharding), "step": 0}
 
@@ -57,7 +57,7 @@ def training(work: Work, precision: str) -> Any:
         state, waiting = held["state"], None
         for _ in range(count):
             batch = batch_at(ids, config.data, 0, held["step"])
-            state, metrics = update(state, parallel.put_batch(mesh, batch), key)
+            state, metrics = update(state, placement.put_batch(mesh, batch), key)
             if waiting is not None:
                 waiting["loss"].item()
             waiting = metrics

@@ -16,7 +16,7 @@ import numpy as np
 
 from benchmarks.charjax_rows import training
 from benchmarks.work import CANONICAL
-from charjax.allocator import keep_freed_memory
+from charjax.commands.allocator import keep_freed_memory
 from charjax.storage import atomic, checkpoints, manifest
 from charjax.training.state import initial_state
 

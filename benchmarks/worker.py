@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 from benchmarks.work import Work
-from charjax.allocator import keep_freed_memory
+from charjax.commands.allocator import keep_freed_memory
 
 # A run does N repetitions and returns the last loss, or None where there is none.
 Run = Callable[[int], float | None]

@@ -2,6 +2,6 @@
 
 import sys
 
-from charjax.cli import main
+from charjax.commands.cli import main
 
 sys.exit(main())

@@ -11,16 +11,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from charjax import memory, sampling
-from charjax.config import Config, InputError, to_dict
+from charjax.config.schema import Config, to_dict
+from charjax.devices import memory, placement
+from charjax.errors import InputError
 from charjax.model.network import Params, init, initial_carry
+from charjax.sampling import draw as sampling
 from charjax.storage import run_directory
 from charjax.storage.checkpoints import Checkpoints
 from charjax.storage.digest import digest, named_leaves
 from charjax.storage.record import read
 from charjax.text.batching import Batch
 from charjax.text.vocabulary import Vocabulary
-from charjax.training import parallel
 from charjax.training.step import eval_step
 
 # Characters drawn between two looks at the host: long enough that the device is never
@@ -321,18 +322,18 @@ def inspect_sharding(
 
 def _placed(checkpoints: Checkpoints, step: int) -> list[tuple[str, str, str, int]]:
     config = read(checkpoints, step).config
-    mesh = parallel.make_mesh(model=config.parallel.model)
-    parallel.check_devices(config, mesh)
+    mesh = placement.make_mesh(model=config.parallel.model)
+    placement.check_devices(config, mesh)
     rows = []
     for item in ("params", "opt_state", "carry"):
         tree = checkpoints.metadata(step, item)
-        places: Any = parallel.item_sharding(mesh, item, tree, config.parallel.fsdp)
+        places: Any = placement.item_sharding(mesh, item, tree, config.parallel.fsdp)
         for (path, leaf), place in zip(
             named_leaves({item: tree}).items(), named_leaves(places).values(), strict=True
         ):
             shape = f"{leaf.dtype.name}[{', '.join(map(str, leaf.shape))}]"
-            spread = parallel.spread(place, leaf.ndim)
-            rows.append((path, shape, spread, parallel.bytes_on_device(leaf, place)))
+            spread = placement.spread(place, leaf.ndim)
+            rows.append((path, shape, spread, placement.bytes_on_device(leaf, place)))
     return rows
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import charjax
-from charjax.cli import sample
+from charjax.commands.cli import sample
 
 ROOT = Path(__file__).parents[1]
 TINY = [

@@ -13,8 +13,8 @@ from charjax import (
     OptimizerConfig,
     TrainConfig,
 )
-from charjax.config import flatten, from_dict, to_dict
-from charjax.presets import default_name, load_config
+from charjax.config.presets import default_name, load_config
+from charjax.config.schema import flatten, from_dict, to_dict
 
 
 def test_json_and_back():
@@ -38,7 +38,7 @@ def test_every_field_is_documented():
     import ast
     import inspect
 
-    from charjax import config
+    from charjax.config import schema as config
 
     for node in ast.parse(inspect.getsource(config)).body:
         if not isinstance(node, ast.ClassDef) or node.name == "Config":

@@ -103,7 +103,8 @@ def test_metrics_samples_and_curves_that_cannot_be_written_are_told(tmp_path, ca
 FULL = """
 import contextlib, io, os, shutil, subprocess, sys
 from pathlib import Path
-from charjax import cli, fit, load
+from charjax.commands import cli
+from charjax import fit, load
 from test_disk_faults import SAVING, TEXT
 disk, outside = Path(sys.argv[1]), Path(sys.argv[2])
 subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "none", disk], check=True)

@@ -11,10 +11,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from charjax.config import Config, InputError
-from charjax.evaluation import Evaluation, evaluate, stateful_batches, windowed_batches
+from charjax.config.schema import Config
+from charjax.devices import placement
+from charjax.errors import InputError
+from charjax.evaluation.evaluate import (
+    Evaluation,
+    evaluate,
+    stateful_batches,
+    windowed_batches,
+)
 from charjax.model.network import apply, init, initial_carry
-from charjax.training import parallel
 
 VOCAB = 5
 
@@ -46,7 +52,7 @@ def some_ids(n):
 
 @functools.lru_cache
 def mesh_of(devices):
-    return parallel.make_mesh(jax.devices()[:devices])
+    return placement.make_mesh(jax.devices()[:devices])
 
 
 single = jax.jit(apply, static_argnums=0)
@@ -194,7 +200,7 @@ _LONG_TEXT = """
 import jax, numpy as np
 jax.config.update("jax_num_cpu_devices", 2)
 from charjax import Config, DataConfig, ModelConfig, init
-from charjax.evaluation import evaluate
+from charjax.evaluation.evaluate import evaluate
 
 config = Config(data=DataConfig(sequence_length=50), model=ModelConfig(hidden_size=128))
 params = init(config, 30, jax.random.key(0))

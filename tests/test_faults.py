@@ -17,9 +17,10 @@ import numpy as np
 import pytest
 
 from charjax import Config, DataConfig, InputError, ModelConfig, TrainConfig, fit, load
-from charjax.cli import train
-from charjax.loop import SKIPPED_UPDATES, Diverged
+from charjax.commands.cli import train
+from charjax.errors import Diverged
 from charjax.reporting.metrics import read
+from charjax.run.loop import SKIPPED_UPDATES
 from charjax.text.batching import batch_at
 from charjax.training.state import initial_state
 from charjax.training.step import train_step

@@ -20,7 +20,7 @@ from charjax import (
     TrainConfig,
 )
 from charjax.language_model import inspect_run
-from charjax.loop import Memory
+from charjax.run.loop import Memory
 from charjax.storage.run_directory import read_config
 from charjax.text import batching
 

@@ -19,12 +19,12 @@ from charjax import (
     InputError,
     ModelConfig,
     TrainConfig,
-    cli,
     fit,
     load,
     load_config,
 )
-from charjax.config import flatten, from_dict, to_dict
+from charjax.commands import cli
+from charjax.config.schema import flatten, from_dict, to_dict
 
 few = settings(derandomize=True, deadline=None, max_examples=30)
 many = settings(derandomize=True, deadline=None, max_examples=200)

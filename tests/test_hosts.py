@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 
 from charjax import InputError
+from charjax.devices import processes
 from charjax.language_model import inspect_run
 from charjax.storage import run_directory
-from charjax.training import hosts
 
 ROOT = Path(__file__).parents[1]
 TEXT = "all happy families are alike; every unhappy family is unhappy.\n" * 60
@@ -40,27 +40,27 @@ ENDLESS = ("--train.steps", "100000", "--optimizer.schedule_steps", "24")
 
 IMPATIENT = """
 import sys
-from charjax.cli import train
-from charjax.training import hosts
-hosts.TIMEOUT = 4
+from charjax.commands.cli import train
+from charjax.devices import processes
+processes.TIMEOUT = 4
 sys.exit(train())
 """
 
 
 SOON = """
 import sys
-import charjax.cli
-sys.modules["charjax.fit"]._SHARED = 3
-sys.exit(charjax.cli.train())
+import charjax.commands.cli
+sys.modules["charjax.run.fit"]._SHARED = 3
+sys.exit(charjax.commands.cli.train())
 """
 
 # Says when it reads the text, and takes its time there and with the last seal.
 SLOW = """
 import sys, time
-import charjax.cli
+import charjax.commands.cli
 from charjax.storage import manifest
 reading, sealing = float(sys.argv.pop(1)), float(sys.argv.pop(1))
-from charjax import plan
+from charjax.run import plan
 survey, seal = plan.survey, manifest.seal
 def slow_survey(*arguments, **options):
     print("reading", file=sys.stderr, flush=True)
@@ -70,7 +70,7 @@ def slow_seal(path):
     time.sleep(sealing if path.name.startswith("12") else 0)
     seal(path)
 plan.survey, manifest.seal = slow_survey, slow_seal
-sys.exit(charjax.cli.train())
+sys.exit(charjax.commands.cli.train())
 """
 
 
@@ -214,7 +214,7 @@ def test_a_killed_process_ends_the_others_and_the_run_goes_on(folder, tmp_path, 
     # Our own line, or the runtime's where it is faster than we are.
     words = said[1 - victim]
     assert "the other processes do not answer" in words or "another task died" in words
-    if codes[1 - victim] != 1 and time.monotonic() - begun > hosts.SILENCE / 2:
+    if codes[1 - victim] != 1 and time.monotonic() - begun > processes.SILENCE / 2:
         assert "if another process died, this one ends" in words
     codes, said = ended(begin(folder, str(run), 2))
     assert codes == [0, 0], said
@@ -349,7 +349,7 @@ def test_a_port_that_is_taken_is_refused():
     with socket.create_server(("", 0)) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(InputError, match=f"cannot listen at port {port}"):
-            hosts.join(f"127.0.0.1:{port},2,0")
+            processes.join(f"127.0.0.1:{port},2,0")
 
 
 @pytest.mark.parametrize(
@@ -361,4 +361,4 @@ def test_a_port_that_is_taken_is_refused():
 )
 def test_an_odd_way_to_meet_is_refused(how):
     with pytest.raises(InputError, match="--distributed"):
-        hosts.join(how)
+        processes.join(how)

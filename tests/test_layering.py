@@ -9,57 +9,32 @@ import pytest
 
 PACKAGE = Path(__file__).parents[1] / "charjax"
 
-# A file may import what stands above it.
-ORDER = [
-    "allocator",
-    "memory",
-    "fields",
+# A room, which is a folder or a file, may import itself and what stands above it.
+ROOMS = [
+    "errors",
     "config",
-    "presets",
-    "text.vocabulary",
-    "text.sources",
-    "text.cleaning",
-    "text.token_cache",
-    "text.corpus",
-    "text.batching",
-    "model.cells",
-    "model.recurrence",
-    "model.stack",
-    "model.network",
-    "training.optimizer",
-    "training.state",
-    "training.hosts",
-    "training.parallel",
-    "training.step",
+    "text",
+    "model",
+    "devices",
+    "training",
     "evaluation",
     "sampling",
-    "storage.atomic",
-    "storage.failures",
-    "storage.manifest",
-    "storage.digest",
-    "storage.checkpoints",
-    "storage.record",
-    "storage.run_directory",
+    "storage",
     "language_model",
-    "reporting.metrics",
-    "reporting.samples",
-    "reporting.progress",
-    "reporting.curves",
-    "loop",
-    "plan",
-    "fit",
-    "signals",
-    "cli",
+    "views",
+    "reporting",
+    "run",
+    "commands",
     "__init__",
     "__main__",
 ]
 
 ONLY_IN = {
-    "flax": {"model.network"},
-    "orbax": {"storage.checkpoints"},
-    "tyro": {"cli"},
-    "pooch": {"text.sources"},
-    "matplotlib": {"reporting.curves"},
+    "flax": "model.network",
+    "orbax": "storage.",
+    "tyro": "commands.",
+    "pooch": "text.",
+    "matplotlib": "views.",
 }
 
 
@@ -83,33 +58,55 @@ def imports(path: Path) -> set[str]:
     return names
 
 
-def test_every_file_has_its_place():
-    assert set(modules()) == set(ORDER)
+def room(module: str) -> str:
+    return module.partition(".")[0]
 
 
-@pytest.mark.parametrize("name", ORDER)
-def test_a_file_imports_only_what_stands_above_it(name):
-    above = set(ORDER[: ORDER.index(name)])
+def imported_modules(name: str, all_modules: set[str]) -> set[str]:
+    """Modules of charjax that a module imports."""
+    found = set()
     for imported in imports(modules()[name]):
-        root, _, rest = imported.partition(".")
-        if root == "charjax":
-            parts = rest.split(".")
+        parts = imported.removeprefix("charjax.").split(".")
+        if imported.startswith("charjax."):
             candidates = {".".join(parts[:k]) for k in range(1, len(parts) + 1)}
-            if candidates & set(ORDER):
-                assert candidates & above, f"{name} imports {imported}"
+            found |= candidates & all_modules
+    return found
+
+
+def test_every_file_is_in_a_room():
+    assert {room(name) for name in modules()} == set(ROOMS)
+
+
+@pytest.mark.parametrize("name", sorted(modules()))
+def test_a_file_imports_only_what_stands_above_it(name):
+    above = ROOMS[: ROOMS.index(room(name)) + 1]
+    for imported in imported_modules(name, set(modules())):
+        assert room(imported) in above, f"{name} imports {imported}"
+    for imported in imports(modules()[name]):
+        root = imported.partition(".")[0]
         if root in ONLY_IN:
-            assert name in ONLY_IN[root], f"{name} imports {root}"
-        if name.startswith("text.") or name in ("config", "fields", "presets"):
+            assert name.startswith(ONLY_IN[root]), f"{name} imports {root}"
+        if room(name) in ("errors", "config", "text"):
             assert root not in ("jax", "flax", "optax", "orbax"), f"{name} imports {root}"
 
 
-def test_only_parallel_names_a_mesh_axis():
+def test_no_two_files_import_each_other():
+    left = {name: imported_modules(name, set(modules())) for name in modules()}
+    while left:
+        free = {
+            name for name, needed in left.items() if not needed & (left.keys() - {name})
+        }
+        assert free, f"these import each other: {sorted(left)}"
+        left = {name: needed for name, needed in left.items() if name not in free}
+
+
+def test_only_devices_name_a_mesh_axis():
     naming = [
         name
         for name, path in modules().items()
         if "PartitionSpec" in path.read_text("utf-8")
     ]
-    assert naming == ["training.parallel"]
+    assert naming == ["devices.placement"]
 
 
 def test_importing_is_inert():

@@ -8,7 +8,7 @@ import pytest
 
 COMMANDS = """
 import resource, sys, traceback
-from charjax import cli
+from charjax.commands import cli
 # However much memory there is: no more is given than this.
 resource.setrlimit(resource.RLIMIT_AS, (8 << 30, 8 << 30))
 for command in sys.stdin.read().splitlines():

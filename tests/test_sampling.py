@@ -8,9 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from charjax.config import Config, InputError
+from charjax.config.schema import Config
+from charjax.errors import InputError
 from charjax.model.network import apply, init, initial_carry
-from charjax.sampling import SamplingState, check_options, draw, prefill, sample, start
+from charjax.sampling.draw import SamplingState, check_options, draw, prefill, sample, start
 
 VOCAB = 6
 CELLS = ["lstm", "gru"]

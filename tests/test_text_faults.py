@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from charjax import cli
+from charjax.commands import cli
 
 ROOT = Path(__file__).parents[1]
 

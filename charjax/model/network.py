@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from charjax.config import Config, ModelConfig
+from charjax.config.schema import Config, ModelConfig
 from charjax.model import recurrence, stack
 from charjax.model.cells import CELLS, Cell
 

@@ -7,17 +7,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from charjax.config import InputError
+from charjax.errors import InputError
 from charjax.storage.atomic import replacing
-
-
-def bits(nats: float) -> float:
-    """Nats as bits.
-
-    >>> bits(math.log(2))
-    1.0
-    """
-    return nats / math.log(2)
 
 
 class MetricsFile:

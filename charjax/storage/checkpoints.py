@@ -23,8 +23,9 @@ from typing import Any, Literal
 
 import jax
 
-from charjax.config import InputError
-from charjax.memory import is_lack
+from charjax.devices import processes
+from charjax.devices.memory import is_lack
+from charjax.errors import InputError
 from charjax.storage import manifest
 from charjax.storage.atomic import sync
 from charjax.storage.digest import named_leaves
@@ -34,7 +35,6 @@ from charjax.storage.failures import (
     let_abandoned_work_end,
     reason_for,
 )
-from charjax.training import hosts
 
 FORMAT = 2
 """The layout of a step on disk. It grows when older code could misread newer files."""
@@ -114,12 +114,12 @@ class Checkpoints:
         trees[_RECORD] = _orbax().args.JsonSave(described)  # pyright: ignore[reportArgumentType]
 
         def begin() -> None:
-            if hosts.is_first():
+            if processes.is_first():
                 # One that could not be installed: Orbax would refuse to write there.
                 _remove(path)
             self._checkpointer.save(path, args=_orbax().args.Composite(**trees))
 
-        _, reason = attempt(begin, hosts.is_loss)
+        _, reason = attempt(begin, processes.is_loss)
         if reason is not None:
             raise self._failure(step, reason)
         self._pending = step, self._background.submit(self._finish, step)
@@ -138,7 +138,7 @@ class Checkpoints:
         if self._pending is None:
             return
         (step, finished), self._pending = self._pending, None
-        _, reason = attempt(finished.result, hosts.is_loss)
+        _, reason = attempt(finished.result, processes.is_loss)
         # It holds the error, and that what the failure left under way.
         del finished
         if reason is not None:
@@ -146,10 +146,10 @@ class Checkpoints:
         self.failures = 0
 
     def _finish(self, step: int) -> None:
-        _, reason = attempt(self._checkpointer.wait_until_finished, hosts.is_loss)
+        _, reason = attempt(self._checkpointer.wait_until_finished, processes.is_loss)
         if reason is not None:
             raise OSError(reason)
-        if not hosts.is_first():
+        if not processes.is_first():
             return
         manifest.seal(self._working(step))
         if (reason := manifest.damage(self._working(step))) is not None:
@@ -361,7 +361,7 @@ class Checkpoints:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        if error is not None and hosts.is_loss(error):
+        if error is not None and processes.is_loss(error):
             # Another process is gone, and a save would wait for it in vain.
             return
         try:
@@ -380,7 +380,7 @@ class Checkpoints:
 
     def _tidy(self) -> None:
         """Finish or remove what a killed run left half done."""
-        if not hosts.is_first():
+        if not processes.is_first():
             return
         self._remove_unfinished()
         for path in sorted(self.directory.iterdir()):
@@ -398,7 +398,7 @@ class Checkpoints:
                 _remove(path)
 
     def _remove_unfinished(self) -> None:
-        if hosts.is_first():
+        if processes.is_first():
             for path in self.directory.glob(f"*{_UNFINISHED}*"):
                 _remove(path)
 

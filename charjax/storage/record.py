@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from charjax.config import Config, from_dict, to_dict
-from charjax.fields import InputError, check_types, refuse
+from charjax.config.checks import check_types, refuse
+from charjax.config.schema import Config, from_dict, to_dict
+from charjax.errors import InputError
 from charjax.storage.checkpoints import Checkpoints
 from charjax.text.vocabulary import Vocabulary
 

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NoReturn
 
-from charjax.config import Config, InputError, flatten, from_dict, to_dict
+from charjax.config.schema import Config, flatten, from_dict, to_dict
+from charjax.errors import InputError
 from charjax.storage.atomic import TEMPORARY, replacing, sync
 
 CONFIG = "config.json"

@@ -10,7 +10,8 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from charjax.config import DataConfig, InputError
+from charjax.config.schema import DataConfig
+from charjax.errors import InputError
 
 _FEISTEL_ROUNDS = 8
 

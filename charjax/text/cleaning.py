@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import AnyStr
 
-from charjax.config import DataConfig, InputError
+from charjax.config.schema import DataConfig
+from charjax.errors import InputError
 from charjax.text import sources
 from charjax.text.vocabulary import to_bytes
 

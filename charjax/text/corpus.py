@@ -16,7 +16,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from charjax.config import DataConfig, InputError
+from charjax.config.schema import DataConfig
+from charjax.errors import InputError
 from charjax.text import sources, token_cache
 from charjax.text.cleaning import Origin, Tally, clean, raw_digest
 from charjax.text.vocabulary import (

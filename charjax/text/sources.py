@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from charjax.config import InputError
+from charjax.errors import InputError
 
 BUILT_IN = "python-reference"
 

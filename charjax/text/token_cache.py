@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from charjax.config import InputError
+from charjax.errors import InputError
 from charjax.text import sources
 from charjax.text.vocabulary import Vocabulary
 

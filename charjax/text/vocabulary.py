@@ -9,7 +9,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from charjax.config import InputError
+from charjax.errors import InputError
 
 # Encoding works in pieces of this many symbols: a text needs four bytes per symbol as
 # code points, and eight pieces' worth of scratch space would otherwise dwarf the result.

@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import optax
 from jax import Array
 
-from charjax.config import Config, InputError
+from charjax.config.schema import Config
+from charjax.errors import InputError
 
 
 def schedule(config: Config) -> optax.Schedule:

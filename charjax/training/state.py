@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from charjax.config import Config
+from charjax.config.schema import Config
 from charjax.model.network import Params, init, initial_carry
 from charjax.training.optimizer import optimizer
 

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 from jax import Array
 
-from charjax.config import Config
+from charjax.config.schema import Config
 from charjax.model.network import Params, apply, with_reset
 from charjax.text.batching import Batch
 from charjax.training.optimizer import optimizer, schedule

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from charjax.config import Config
+from charjax.config.schema import Config
 from charjax.model import recurrence
 from charjax.model.cells import CELLS
 from charjax.model.network import Network, apply, init, initial_carry

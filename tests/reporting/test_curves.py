@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from charjax.reporting import curves
+from charjax.views import curves
 
 
 def line(step, split="train", **fields):
@@ -60,7 +60,7 @@ def test_smoothing_keeps_constants_and_ends():
 
 def test_importing_is_light():
     script = (
-        "import sys, charjax.reporting.curves, charjax.reporting.progress\n"
+        "import sys, charjax.views.curves, charjax.reporting.progress\n"
         "assert not {'matplotlib', 'rich.progress', 'IPython'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", script], check=True)

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from charjax.config import InputError
+from charjax.errors import InputError
 from charjax.reporting import metrics, samples
 
 

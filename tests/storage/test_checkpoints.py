@@ -18,7 +18,7 @@ import numpy as np
 import optax
 import pytest
 
-from charjax.config import InputError
+from charjax.errors import InputError
 from charjax.storage import manifest
 from charjax.storage.checkpoints import FORMAT, Checkpoints
 from charjax.storage.digest import digest

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from charjax.config import Config, InputError
+from charjax.config.schema import Config
+from charjax.errors import InputError
 from charjax.storage import run_directory
 from charjax.storage.run_directory import (
     create,

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from charjax.config import DataConfig
+from charjax.config.schema import DataConfig
 from charjax.text import sources
 
 

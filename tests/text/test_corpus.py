@@ -9,7 +9,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from charjax.config import DataConfig, InputError
+from charjax.config.schema import DataConfig
+from charjax.errors import InputError
 from charjax.text import cleaning, corpus, sources
 from charjax.text.corpus import boundaries, load, survey, text_without_file
 from charjax.text.vocabulary import Vocabulary
@@ -293,7 +294,7 @@ def test_real_texts(real_text, cache, name, file, choices, length, symbols):
 
 _MEASURE = """
 import sys, threading, time
-from charjax.config import DataConfig
+from charjax.config.schema import DataConfig
 from charjax.text.corpus import load, survey
 
 def anonymous():

@@ -9,7 +9,8 @@ import zipfile
 
 import pytest
 
-from charjax.config import DataConfig, InputError
+from charjax.config.schema import DataConfig
+from charjax.errors import InputError
 from charjax.text import sources
 from charjax.text.corpus import survey
 

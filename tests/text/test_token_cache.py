@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from charjax.config import InputError
+from charjax.errors import InputError
 from charjax.text import corpus, token_cache
 from charjax.text.corpus import load, survey
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from charjax.config import InputError
+from charjax.errors import InputError
 from charjax.text import vocabulary as module
 from charjax.text.vocabulary import Vocabulary
 

@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from charjax.config import Config, InputError
+from charjax.config.schema import Config
+from charjax.errors import InputError
 from charjax.model.network import init
 from charjax.training.optimizer import optimizer, resolve, schedule, total_steps
 

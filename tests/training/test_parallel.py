@@ -10,9 +10,10 @@ import jax
 import numpy as np
 import pytest
 
-from charjax.config import Config, InputError
+from charjax.config.schema import Config
+from charjax.devices import placement
+from charjax.errors import InputError
 from charjax.text.batching import Batch
-from charjax.training import parallel
 from charjax.training.state import initial_state
 
 
@@ -38,20 +39,20 @@ def some_batch(rows, steps=3):
     ],
 )
 def test_check_devices_names_what_would_fit(rows, devices, parts, fitting):
-    mesh = parallel.make_mesh(jax.devices()[:devices])
+    mesh = placement.make_mesh(jax.devices()[:devices])
     with pytest.raises(InputError) as refusal:
-        parallel.check_devices(make_config(rows, parts), mesh)
+        placement.check_devices(make_config(rows, parts), mesh)
     message = str(refusal.value)
     assert message.startswith(f"data.batch_size is {rows}: {devices} devices")
     assert f"{' or '.join(map(str, fitting))} would fit" in message
     assert ("optimizer.accumulate" in message) == (parts > 1)
     for size in fitting:
-        parallel.check_devices(make_config(size, parts), mesh)
+        placement.check_devices(make_config(size, parts), mesh)
     # A resumed run cannot change its batch, but may use fewer devices.
     if found := re.search(r"or ([^;]*) devices\.$", message):
         for count in map(int, re.findall(r"\d+", found[1].split("fit, or ")[-1])):
-            fewer = parallel.make_mesh(jax.devices()[:count])
-            parallel.check_devices(make_config(rows, parts), fewer)
+            fewer = placement.make_mesh(jax.devices()[:count])
+            placement.check_devices(make_config(rows, parts), fewer)
 
 
 def test_what_fsdp_cannot_split_is_refused():
@@ -60,19 +61,19 @@ def test_what_fsdp_cannot_split_is_refused():
     )
     refusal = r"hidden_size is 100: 8 devices \(parallel\.fsdp\) .* 96 or 104 would fit"
     with pytest.raises(InputError, match=refusal):
-        parallel.check_devices(config, parallel.make_mesh())
-    parallel.check_devices(config, parallel.make_mesh(model=2))
+        placement.check_devices(config, placement.make_mesh())
+    placement.check_devices(config, placement.make_mesh(model=2))
 
 
 def test_a_mesh_of_all_devices_or_of_some():
-    assert parallel.make_mesh().size == len(jax.devices()) == 8
-    assert list(parallel.make_mesh(jax.devices()[2:5]).devices.flat) == jax.devices()[2:5]
+    assert placement.make_mesh().size == len(jax.devices()) == 8
+    assert list(placement.make_mesh(jax.devices()[2:5]).devices.flat) == jax.devices()[2:5]
 
 
 @pytest.mark.parametrize("devices", [1, 2, 8])
 def test_put_batch_round_trip(devices):
-    mesh, batch = parallel.make_mesh(jax.devices()[:devices]), some_batch(16)
-    placed = parallel.put_batch(mesh, batch)
+    mesh, batch = placement.make_mesh(jax.devices()[:devices]), some_batch(16)
+    placed = placement.put_batch(mesh, batch)
     for there, here in zip(placed, batch, strict=True):
         assert there.dtype == here.dtype and there.shape == here.shape
         np.testing.assert_array_equal(there, here)
@@ -82,9 +83,9 @@ def test_put_batch_round_trip(devices):
 
 
 def test_state_sharding_splits_the_rows_of_the_carry_only():
-    mesh, config = parallel.make_mesh(), make_config(16)
+    mesh, config = placement.make_mesh(), make_config(16)
     shapes = jax.eval_shape(lambda: initial_state(config, 9, jax.random.key(0)))
-    sharding = parallel.state_sharding(mesh, shapes)
+    sharding = placement.state_sharding(mesh, shapes)
     assert jax.tree.structure(sharding) == jax.tree.structure(shapes)
     whole = (sharding.step, sharding.params, sharding.opt_state)
     assert all(place.is_fully_replicated for place in jax.tree.leaves(whole))
@@ -93,7 +94,7 @@ def test_state_sharding_splits_the_rows_of_the_carry_only():
     ):
         layers, rows, hidden = leaf.shape
         assert place.shard_shape(leaf.shape) == (layers, rows // 8, hidden)
-    abstract = parallel.abstract(shapes, sharding)
+    abstract = placement.abstract(shapes, sharding)
     for leaf, shape in zip(jax.tree.leaves(abstract), jax.tree.leaves(shapes), strict=True):
         assert (leaf.shape, leaf.dtype) == (shape.shape, shape.dtype)
 
@@ -105,7 +106,7 @@ def test_local_rows_of_all_processes_are_all_rows(monkeypatch, processes):
     rows = []
     for index in range(processes):
         monkeypatch.setattr(jax, "process_index", lambda index=index: index)
-        rows += range(*parallel.local_rows(mesh, 16))
+        rows += range(*placement.local_rows(mesh, 16))
     assert rows == list(range(16))
 
 
@@ -113,13 +114,13 @@ _LARGE_START = """
 import functools, jax
 jax.config.update("jax_num_cpu_devices", 2)
 from charjax import Config, DataConfig, ModelConfig
-from charjax.training import parallel
+from charjax.devices import placement
 from charjax.training.state import initial_state
 
 config = Config(data=DataConfig(batch_size=8), model=ModelConfig(hidden_size=128))
 make = functools.partial(initial_state, config, 30)
-mesh = parallel.make_mesh()
-sharding = parallel.state_sharding(mesh, jax.eval_shape(make, jax.random.key(0)))
+mesh = placement.make_mesh()
+sharding = placement.state_sharding(mesh, jax.eval_shape(make, jax.random.key(0)))
 jax.block_until_ready(jax.jit(make, out_shardings=sharding)(jax.random.key(0)))
 """
 

@@ -10,10 +10,10 @@ import numpy as np
 import optax
 import pytest
 
-from charjax.config import Config
+from charjax.config.schema import Config
+from charjax.devices import placement
 from charjax.model.network import apply, init, initial_carry
 from charjax.text.batching import Batch, batch_at
-from charjax.training import parallel
 from charjax.training.optimizer import resolve
 from charjax.training.state import TrainState, initial_state
 from charjax.training.step import cross_entropy, eval_step, train_step
@@ -77,28 +77,28 @@ class Run:
 
     def __init__(self, config, devices=1):
         self.config, self.key = config, jax.random.key(config.train.seed)
-        self.mesh = parallel.make_mesh(jax.devices()[:devices])
-        parallel.check_devices(config, self.mesh)
+        self.mesh = placement.make_mesh(jax.devices()[:devices])
+        placement.check_devices(config, self.mesh)
 
         params = some_params(config)
 
         def make(key):
             return initial_state(config, VOCAB, key, jax.tree.map(jnp.asarray, params))
 
-        sharding = parallel.state_sharding(self.mesh, jax.eval_shape(make, self.key))
+        sharding = placement.state_sharding(self.mesh, jax.eval_shape(make, self.key))
         self.state = jax.jit(make, out_shardings=sharding)(self.key)
         self.update = jax.jit(
             functools.partial(train_step, config),
             donate_argnums=0,
-            out_shardings=(sharding, parallel.replicated(self.mesh)),
+            out_shardings=(sharding, placement.replicated(self.mesh)),
         )
 
     def train(self, ids, steps):
         losses = []
         for step in range(steps):
-            rows = parallel.local_rows(self.mesh, self.config.data.batch_size)
+            rows = placement.local_rows(self.mesh, self.config.data.batch_size)
             batch = batch_at(ids, self.config.data, self.config.train.seed, step, rows)
-            batch = parallel.put_batch(self.mesh, batch)
+            batch = placement.put_batch(self.mesh, batch)
             self.state, metrics = self.update(self.state, batch, self.key)
             losses.append(metrics["loss"])
         return np.asarray(losses)

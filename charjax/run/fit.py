@@ -21,15 +21,16 @@ from typing import Any
 import jax
 import numpy as np
 
-from charjax import memory
-from charjax.config import Config, InputError, flatten
+from charjax.config.schema import Config, flatten
+from charjax.devices import memory, placement, processes
+from charjax.errors import Diverged, InputError
 from charjax.language_model import LanguageModel
-from charjax.loop import Diverged, Report, Run, loop, out_of_patience, prng_keys, score_test
 from charjax.model.network import Params
-from charjax.plan import Plan, plan, same_text
 from charjax.reporting import samples
 from charjax.reporting.metrics import MetricsFile, read, truncate_after
 from charjax.reporting.progress import progress, reading
+from charjax.run.loop import Report, Run, loop, out_of_patience, prng_keys, score_test
+from charjax.run.plan import Plan, plan, same_text
 from charjax.storage import run_directory
 from charjax.storage.checkpoints import Checkpoints
 from charjax.storage.digest import digest
@@ -39,7 +40,6 @@ from charjax.text import batching
 from charjax.text.corpus import load as load_corpus
 from charjax.text.corpus import text_without_file
 from charjax.text.vocabulary import Vocabulary
-from charjax.training import hosts, parallel
 from charjax.training.optimizer import total_steps
 from charjax.training.state import TrainState, initial_state
 
@@ -118,40 +118,40 @@ def fit(
     """
     workdir = None if workdir is None else Path(workdir)
     # Nobody writes before all have looked, and found the same.
-    with hosts.all_or_none(), reading(quiet or not hosts.is_first()) as watch:
+    with processes.all_or_none(), reading(quiet or not processes.is_first()) as watch:
         planned = plan(config, workdir, text, fresh, strict, watch)
     _check_agreement(planned)
     config, resuming = planned.config, planned.resuming
 
-    with hosts.leaving_together(Diverged), contextlib.ExitStack() as stack:
-        with hosts.all_or_none():
-            if workdir is not None and hosts.is_first():
+    with processes.leaving_together(Diverged), contextlib.ExitStack() as stack:
+        with processes.all_or_none():
+            if workdir is not None and processes.is_first():
                 stack.enter_context(run_directory.lock(workdir))
         if workdir is not None:
             _check_shared(workdir, resuming)
-        with hosts.all_or_none(), reading(quiet or not hosts.is_first()) as watch:
+        with processes.all_or_none(), reading(quiet or not processes.is_first()) as watch:
             corpus = load_corpus(planned.surveyed, watch)
         checkpoints = None
         if workdir is not None:
             directory = workdir / run_directory.CHECKPOINTS
             # What a killed run left is tidied up before the others read.
-            with hosts.all_or_none():
-                if hosts.is_first():
+            with processes.all_or_none():
+                if processes.is_first():
                     if not resuming:
                         # Only now that nothing can be refused any more.
                         _make(workdir, config, text, fresh)
                     checkpoints = stack.enter_context(Checkpoints(directory))
-            with hosts.all_or_none():
-                if not hosts.is_first():
+            with processes.all_or_none():
+                if not processes.is_first():
                     checkpoints = stack.enter_context(Checkpoints(directory))
         run = Run(config, corpus, planned.mesh, workdir, checkpoints)
-        return _train(run, planned.origin, quiet or not hosts.is_first(), stop)
+        return _train(run, planned.origin, quiet or not processes.is_first(), stop)
 
 
 def _check_agreement(planned: Plan) -> None:
     fields = {name: _digest(repr(value)) for name, value in flatten(planned.config)}
     origin = "" if planned.origin is None else digest({"params": planned.origin})
-    hosts.check_agreement(
+    processes.check_agreement(
         {
             **fields,
             "text": planned.surveyed.fingerprint,
@@ -162,9 +162,9 @@ def _check_agreement(planned: Plan) -> None:
 
 def _check_shared(workdir: Path, resuming: bool) -> None:
     """Refuses a directory that not all processes see, or that they see otherwise."""
-    lock = hosts.from_first(run_directory.lock_holder(workdir))
+    lock = processes.from_first(run_directory.lock_holder(workdir))
     patience = time.monotonic() + _SHARED
-    with hosts.all_or_none():
+    with processes.all_or_none():
         # Some file systems show a new file to other hosts only after a while.
         while run_directory.lock_holder(workdir) != lock:
             if time.monotonic() > patience:
@@ -174,7 +174,7 @@ def _check_shared(workdir: Path, resuming: bool) -> None:
                     "all processes share."
                 )
             time.sleep(0.2)
-    hosts.check_agreement({"run in --workdir": _digest(str(resuming))})
+    processes.check_agreement({"run in --workdir": _digest(str(resuming))})
 
 
 def _make(workdir: Path, config: Config, text: str | bytes | None, fresh: bool) -> None:
@@ -194,31 +194,31 @@ def _start(run: Run, origin: Params | None) -> tuple[TrainState, Any, Memory]:
     make = functools.partial(initial_state, config, vocab_size)
     key, _ = prng_keys(config)
     shapes = jax.eval_shape(make, key)
-    sharding = parallel.state_sharding(run.mesh, shapes, config.parallel.fsdp)
+    sharding = placement.state_sharding(run.mesh, shapes, config.parallel.fsdp)
     found = None
-    if run.checkpoints is not None and hosts.is_first():
+    if run.checkpoints is not None and processes.is_first():
         found = run.checkpoints.latest()
-    step = hosts.from_first(-1 if found is None else found)
+    step = processes.from_first(-1 if found is None else found)
     if step < 0:
         if run.mesh.size > 1 and jax.default_backend() == "cpu":
             # Each of several CPU devices would do all the work, on the same cores.
-            state = parallel.put(jax.jit(make)(key), sharding)
+            state = placement.put(jax.jit(make)(key), sharding)
         else:
             state = jax.jit(make, out_shardings=sharding)(key)
         if origin is not None:
-            params = parallel.put(origin, sharding.params)
+            params = placement.put(origin, sharding.params)
             state = dataclasses.replace(state, params=params)
         return state, sharding, Memory()
     assert run.checkpoints is not None and run.workdir is not None
     record = read_record(run.checkpoints, step)
     # Again, since a step that was whole but had no name yet has one only now.
     same_text(record, config, run.workdir, run.corpus.fingerprint, len(run.corpus.ids))
-    target = parallel.abstract(shapes, sharding)
+    target = placement.abstract(shapes, sharding)
     items = run.checkpoints.restore(
         step,
         {"params": target.params, "opt_state": target.opt_state, "carry": target.carry},
     )
-    count = parallel.put(np.int32(step), sharding.step)
+    count = placement.put(np.int32(step), sharding.step)
     return TrainState(step=count, **items), sharding, record.memory
 
 
@@ -229,7 +229,7 @@ def _train(
     with memory.told(_too_large(config)):
         state, sharding, remembered = _start(run, origin)
     first = int(state.step)
-    own = workdir if hosts.is_first() else None
+    own = workdir if processes.is_first() else None
     if own is not None:
         # A resumed run's length may be new; written once it is known to go on.
         run_directory.write_config(own, config)
@@ -247,7 +247,7 @@ def _train(
         bar = stack.enter_context(progress(max(total, 1), first_step=first, quiet=quiet))
         for line in _introduction(run, state.params, first, total, epoch_steps):
             bar.message(line)
-        patience = stack.enter_context(hosts.watched())
+        patience = stack.enter_context(processes.watched())
         report = Report(bar, file, history, patience)
         if first >= total or out_of_patience(config, remembered):
             early = "early " if first < total else ""
@@ -264,10 +264,10 @@ def _train(
             line.get("split") == "test" and line.get("step") == step for line in history
         )
         # The first process alone has read the history.
-        scored = bool(hosts.from_first(int(scored)))
+        scored = bool(processes.from_first(int(scored)))
         if (step >= total or out_of_patience(config, remembered)) and not scored:
             score_test(run, state, report)
-    params = state.params if run.mesh.size == 1 else parallel.on_one_device(state.params)
+    params = state.params if run.mesh.size == 1 else placement.on_one_device(state.params)
     return FitResult(
         state=state,
         vocabulary=run.corpus.vocabulary,

@@ -14,11 +14,12 @@ from typing import Any
 import jax
 import numpy as np
 
-from charjax import memory
-from charjax.config import Config, InputError
+from charjax.config.schema import Config
+from charjax.devices import memory, placement
+from charjax.errors import InputError
+from charjax.evaluation import units
 from charjax.model.network import initial_carry
 from charjax.text.batching import Batch, stream_window, stream_windows
-from charjax.training import parallel
 from charjax.training.step import eval_step
 
 
@@ -41,13 +42,12 @@ class Evaluation:
     @property
     def bits_per_char(self) -> float:
         """Mean cross-entropy, log base 2."""
-        return self.nats_per_char / math.log(2)
+        return units.bits(self.nats_per_char)
 
     @property
     def perplexity(self) -> float:
         """exp(nats_per_char)."""
-        # Past this a float overflows.
-        return math.exp(self.nats_per_char) if self.nats_per_char < 709 else math.inf
+        return units.perplexity(self.nats_per_char)
 
 
 def stateful_batches(ids: np.ndarray, rows: int, length: int) -> Iterator[Batch]:
@@ -104,7 +104,7 @@ def evaluate(
             f"the text to score has {len(ids)} characters: it needs at least 2, since "
             "the first only serves as input."
         )
-    mesh = parallel.make_mesh() if mesh is None else mesh
+    mesh = placement.make_mesh() if mesh is None else mesh
     positions = len(ids) - 1
     if window is None:
         rows = min(rows, positions)
@@ -126,19 +126,19 @@ def _total(
     config: Config, params: Any, batches: Iterator[Batch], rows: int, mesh: Any
 ) -> float:
     """Nats of all characters."""
-    params = parallel.placed(mesh, params)
-    share = parallel.rows_share(mesh)
+    params = placement.placed(mesh, params)
+    share = placement.rows_share(mesh)
     padded = -(-rows // share) * share
-    first, last = parallel.local_rows(mesh, padded)
+    first, last = placement.local_rows(mesh, padded)
     carry = jax.tree.map(
-        lambda leaf: jax.device_put(leaf, parallel.carry_sharding(mesh)),
+        lambda leaf: jax.device_put(leaf, placement.carry_sharding(mesh)),
         initial_carry(config, padded),
     )
     sums: list[float] = []
     waiting = None
     for batch in batches:
         local = Batch(*(leaf[first:last] for leaf in _pad_rows(batch, padded)))
-        carry, nats = _step(config, params, carry, parallel.put_batch(mesh, local))
+        carry, nats = _step(config, params, carry, placement.put_batch(mesh, local))
         # One window runs while the one before it is looked at. Far more at once would
         # fill the memory, and several CPU devices would wait for each other for ever.
         if waiting is not None:

@@ -19,7 +19,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from charjax.config import InputError
+from charjax.errors import InputError
 
 # Seconds to wait for the others at the start, and for a sign of life from each later on.
 TIMEOUT = 120

@@ -13,7 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from charjax.config import Config, InputError
+from charjax.config.schema import Config
+from charjax.errors import InputError
 from charjax.model.network import Params, apply, initial_carry
 
 # Numbers of noise drawn at once, at most: 64 MiB.

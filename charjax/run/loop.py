@@ -18,31 +18,30 @@ from typing import Any
 import jax
 import numpy as np
 
-from charjax.config import Config
-from charjax.evaluation import Evaluation, evaluate
+from charjax.config.schema import Config
+from charjax.devices import placement, processes
+from charjax.errors import Diverged
+from charjax.evaluation.evaluate import Evaluation, evaluate
+from charjax.evaluation.units import bits
 from charjax.language_model import LanguageModel
 from charjax.model.network import Params
-from charjax.reporting import curves, samples
-from charjax.reporting.metrics import MetricsFile, bits
+from charjax.reporting import samples
+from charjax.reporting.metrics import MetricsFile
 from charjax.reporting.progress import Progress
 from charjax.storage import run_directory
 from charjax.storage.checkpoints import Checkpoints
 from charjax.storage.record import Memory, Record
 from charjax.text import batching
 from charjax.text.corpus import Corpus, Split
-from charjax.training import hosts, parallel
 from charjax.training.state import TrainState
 from charjax.training.step import train_step
+from charjax.views import curves
 
 # Characters of the samples that training shows.
 SAMPLE_LENGTH = 300
 # So many in a row end the run.
 SKIPPED_UPDATES = 10
 FAILED_SAVES = 3
-
-
-class Diverged(RuntimeError):
-    """Update after update is skipped; the last checkpoint is from before them."""
 
 
 @dataclass(frozen=True)
@@ -156,20 +155,20 @@ def loop(
     """
     config, train = run.config, run.config.train
     ids, first = run.split("train"), int(state.step)
-    rows = parallel.local_rows(run.mesh, config.data.batch_size)
+    rows = placement.local_rows(run.mesh, config.data.batch_size)
     update = jax.jit(
         functools.partial(
-            train_step, config, gather=parallel.gathered(run.mesh, config.parallel.fsdp)
+            train_step, config, gather=placement.gathered(run.mesh, config.parallel.fsdp)
         ),
         donate_argnums=0,
-        out_shardings=(sharding, parallel.replicated(run.mesh)),
+        out_shardings=(sharding, placement.replicated(run.mesh)),
     )
     _, key = prng_keys(config)
     clock = _Clock(first)
     waiting: tuple[int, Any] | None = None
     for step in range(first, total):
         batch = batching.batch_at(ids, config.data, train.seed, step, rows)
-        batch = parallel.put_batch(run.mesh, batch)
+        batch = placement.put_batch(run.mesh, batch)
         clock.prepared(waiting is None or waiting[1]["loss"].is_ready())
         state, metrics = update(state, batch, key)
         done = step + 1
@@ -204,7 +203,7 @@ def loop(
             # A step on the disk whose metrics are not would resume with lines missing.
             report.sync()
             _tolerate(run, report, _saving(run, state, memory, validation))
-        if validation is not None and run.workdir is not None and hosts.is_first():
+        if validation is not None and run.workdir is not None and processes.is_first():
             _draw_curves(run, run.workdir / run_directory.CURVES, report)
         if exhausted:
             report.bar.message(
@@ -326,8 +325,8 @@ def _sample(run: Run, state: TrainState, report: Report) -> None:
     step, params = int(state.step), state.params
     if run.mesh.size > 1:
         # One text at a time is no work for several devices.
-        params = parallel.on_one_device(params)
-    if not hosts.is_first():
+        params = placement.on_one_device(params)
+    if not processes.is_first():
         return
     text = run.model(params, step).generate("", SAMPLE_LENGTH, seed=step % 2**32)
     report.bar.message(f"--- sample at step {step:,} ---\n{text}\n---")
@@ -372,11 +371,11 @@ def score_test(run: Run, state: TrainState, report: Report) -> None:
         return
     if run.checkpoints is not None:
         run.checkpoints.wait()
-        hosts.wait("saved")
-        first = hosts.is_first()
-        best = hosts.from_first(run.checkpoints.resolve("best") if first else 0)
+        processes.wait("saved")
+        first = processes.is_first()
+        best = processes.from_first(run.checkpoints.resolve("best") if first else 0)
         place = jax.tree.map(lambda leaf: leaf.sharding, state.params)
-        target = {"params": parallel.abstract(state.params, place)}
+        target = {"params": placement.abstract(state.params, place)}
         params = run.checkpoints.restore(best, target)["params"]
         state = dataclasses.replace(state, params=params)
     _evaluate(run, state, "test", report)

@@ -1,4 +1,4 @@
-"""Checks of dataclass fields, and the error that reports them."""
+"""Checks of dataclass fields."""
 
 import difflib
 import os
@@ -6,12 +6,7 @@ import types
 import typing
 from typing import Any, Literal, NoReturn
 
-
-class InputError(ValueError):
-    """Wrong usage, config or input: the commands print it as one short line and exit 2.
-
-    The message names the field or file, the value found and the remedy.
-    """
+from charjax.errors import InputError
 
 
 def refuse(field: str, value: object, remedy: str) -> NoReturn:

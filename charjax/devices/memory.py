@@ -7,9 +7,7 @@ from typing import Any
 
 import jax
 
-
-class OutOfMemory(MemoryError):
-    """A lack of memory of which it is known what would help."""
+from charjax.errors import OutOfMemory
 
 
 @contextlib.contextmanager

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from charjax.reporting.metrics import bits
+from charjax.evaluation.units import bits
 from charjax.storage.atomic import replacing
 
 _POINTS = 1000

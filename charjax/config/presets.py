@@ -6,7 +6,8 @@ import json
 import traceback
 from pathlib import Path
 
-from charjax.config import Config, InputError, from_dict
+from charjax.config.schema import Config, from_dict
+from charjax.errors import InputError
 
 
 def load_config(name: str) -> Config:
@@ -56,7 +57,7 @@ def load_config(name: str) -> Config:
 
 
 def _presets() -> list[Path]:
-    package = Path(__file__).parent
+    package = Path(__file__).parents[1]
     # In the installed package, or beside it in a checkout.
     for directory in (package / "configs", package.parent / "configs"):
         if files := sorted(directory.glob("*.py")):

@@ -16,8 +16,8 @@ import typing
 from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
-from charjax.fields import InputError as InputError
-from charjax.fields import at_least, check_types, refuse, unknown
+from charjax.config.checks import at_least, check_types, refuse, unknown
+from charjax.errors import InputError as InputError
 
 
 @dataclasses.dataclass(frozen=True)

@@ -18,21 +18,21 @@ import jax
 import numpy as np
 import tyro
 
-from charjax import evaluation
-from charjax.allocator import keep_freed_memory
-from charjax.config import Config, InputError, flatten, from_dict
-from charjax.fit import fit
+from charjax.commands.allocator import keep_freed_memory
+from charjax.commands.signals import Signals, collected
+from charjax.config.presets import default_name, load_config
+from charjax.config.schema import Config, flatten, from_dict
+from charjax.devices import processes
+from charjax.errors import Diverged, InputError
+from charjax.evaluation import evaluate as evaluation
 from charjax.language_model import LanguageModel, inspect_run, inspect_sharding, load
-from charjax.loop import Diverged
-from charjax.presets import default_name, load_config
 from charjax.reporting.progress import reading
-from charjax.signals import Signals, collected
+from charjax.run.fit import fit
 from charjax.storage import run_directory
 from charjax.storage.failures import reason_for
 from charjax.text.corpus import Watch, survey
 from charjax.text.corpus import load as load_corpus
 from charjax.text.sources import absolute
-from charjax.training import hosts
 
 RUNS = Path("runs")
 
@@ -72,7 +72,7 @@ def _command(function: Callable[..., int]) -> Callable[..., int]:
             # Leaving in good order would wait for the others, who wait for us; but where
             # the first one goes before they have spoken, the runtime ends them.
             sys.stderr.flush()
-            if jax.process_count() > 1 and hosts.is_first():
+            if jax.process_count() > 1 and processes.is_first():
                 time.sleep(_GRACE)
             os._exit(code)
         return code
@@ -97,7 +97,7 @@ def _command(function: Callable[..., int]) -> Callable[..., int]:
             print(f"error: {error or 'out of memory'}", file=sys.stderr)
             return 1
         except jax.errors.JaxRuntimeError as error:
-            if not hosts.is_loss(error):
+            if not processes.is_loss(error):
                 raise
             print(
                 f"error: the other processes do not answer ({reason_for(error)}): if one "
@@ -157,10 +157,10 @@ def train(argv: list[str], prog: str | None, signals: Signals) -> int:
     if resuming and name is not None:
         _note_differences(workdir, name, preset, start)
 
-    heed_notices = hosts.join(options.distributed)
+    heed_notices = processes.join(options.distributed)
     together, preempted = jax.distributed.is_initialized(), signals.stop
     if together:
-        preempted = hosts.preemption(signals.stop, heed_notices)
+        preempted = processes.preemption(signals.stop, heed_notices)
     stopped = []
 
     def stop() -> bool:
@@ -176,7 +176,7 @@ def train(argv: list[str], prog: str | None, signals: Signals) -> int:
         return 128 + signals.received[0]
     if together and stopped and stopped[-1]:
         return 128 + signal.SIGTERM
-    if not hosts.is_first():
+    if not processes.is_first():
         return 0
     command = "python sample.py" if prog is None else "charjax sample"
     place = shlex.quote(str(workdir))

@@ -8,8 +8,9 @@ from typing import Any
 
 import jax
 
-from charjax import memory
-from charjax.config import Config, InputError
+from charjax.config.schema import Config
+from charjax.devices import memory, placement
+from charjax.errors import InputError
 from charjax.language_model import load
 from charjax.model.network import Params
 from charjax.storage import run_directory
@@ -20,7 +21,6 @@ from charjax.text import batching
 from charjax.text.corpus import Survey, Watch, boundaries, survey
 from charjax.text.sources import IN_MEMORY, absolute
 from charjax.text.vocabulary import Vocabulary
-from charjax.training import parallel
 from charjax.training.optimizer import resolve
 from charjax.training.state import initial_state
 
@@ -58,8 +58,8 @@ def plan(
     if resuming and workdir is not None:
         config = run_directory.resumed_config(run_directory.read_config(workdir), config)
         text = run_directory.kept_text(workdir) if text is None else text
-    mesh = parallel.make_mesh(model=config.parallel.model)
-    parallel.check_devices(config, mesh)
+    mesh = placement.make_mesh(model=config.parallel.model)
+    placement.check_devices(config, mesh)
     surveyed = survey(config.data, text, watch=watch)
     config = _checked(config, surveyed)
     _check_memory(config, surveyed.vocabulary.size, mesh)
@@ -138,9 +138,9 @@ def _check_memory(config: Config, vocab_size: int, mesh: Any) -> None:
     """Refuses a state that cannot lie on the devices, whose compiled start may hang."""
     make = functools.partial(initial_state, config, vocab_size)
     shapes = jax.eval_shape(make, jax.random.key(0))
-    sharding = parallel.state_sharding(mesh, shapes, config.parallel.fsdp)
+    sharding = placement.state_sharding(mesh, shapes, config.parallel.fsdp)
     device = jax.local_devices()[0]
-    limit, needed = memory.of_device(device), parallel.bytes_on_device(shapes, sharding)
+    limit, needed = memory.of_device(device), placement.bytes_on_device(shapes, sharding)
     if device.platform == "cpu":
         needed *= jax.local_device_count()
     if limit is not None and needed > limit:

@@ -29,7 +29,8 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from charjax.config import Config, InputError
+from charjax.config.schema import Config
+from charjax.errors import InputError
 from charjax.model.network import Params
 from charjax.text.batching import Batch
 from charjax.training.state import TrainState

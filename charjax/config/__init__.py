@@ -1,0 +1,1 @@
+"""Everything a run can be told: fields, their checks, presets."""

@@ -1,0 +1,1 @@
+"""A text scored by a model."""

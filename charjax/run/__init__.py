@@ -1,0 +1,1 @@
+"""A training run: what it will be, its loop, and `fit`."""

@@ -1,0 +1,1 @@
+"""New text drawn from a model."""
