@@ -20,6 +20,7 @@ device. Splitting `h` rather than `g * h` leaves whole units on each device: one
 the hidden state in each time step, and no shuffling of gates.
 """
 
+import dataclasses
 import math
 from collections.abc import Callable
 from typing import Any
@@ -33,7 +34,6 @@ from charjax.config.schema import Config
 from charjax.errors import InputError
 from charjax.model.network import Params
 from charjax.text.batching import Batch
-from charjax.training.state import TrainState
 
 # For each parameter by its name, the axis of its last dimensions that `model` splits, and
 # the one that `fsdp` splits over `data`; None where it splits none.
@@ -125,10 +125,11 @@ def params_sharding(mesh: Mesh, tree: Any, fsdp: bool = False) -> Any:
     return jax.tree_util.tree_map_with_path(place, tree)
 
 
-def state_sharding(mesh: Mesh, state: TrainState, fsdp: bool = False) -> TrainState:
+def state_sharding(mesh: Mesh, state: Any, fsdp: bool = False) -> Any:
     """The sharding of each leaf of a state (arrays or their shapes)."""
-    return TrainState(
-        step=replicated(mesh),  # pyright: ignore[reportArgumentType]
+    return dataclasses.replace(
+        state,
+        step=replicated(mesh),
         params=params_sharding(mesh, state.params, fsdp),
         opt_state=params_sharding(mesh, state.opt_state, fsdp),
         carry=jax.tree.map(lambda _: carry_sharding(mesh), state.carry),
