@@ -158,7 +158,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "the metrics before a step are on the disk before it",
         "charjax/run/loop.py",
-        "            report.sync()\n",
+        "    report.sync()\n",
         "",
         "tests/test_power_loss.py",
     ),
@@ -282,9 +282,9 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     Mutant(
         "a changed text is noticed although the first step has no name yet",
-        "charjax/run/fit.py",
-        "run.workdir, run.corpus.fingerprint,",
-        'run.workdir, record["corpus"]["fingerprint"],',
+        "charjax/run/start.py",
+        "plan.workdir, text.fingerprint,",
+        "plan.workdir, record.fingerprint,",
         "tests/test_fit.py -k no_name_yet",
     ),
     Mutant(
@@ -348,8 +348,8 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "a save that failed in the background is told of at the next step",
         "charjax/run/loop.py",
-        "lambda checkpoints: checkpoints.poll()",
-        "lambda checkpoints: None",
+        "_tolerate(run, report, Checkpoints.poll)",
+        "pass",
         "tests/test_disk_faults.py -k told",
     ),
     Mutant(
@@ -361,7 +361,7 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     Mutant(
         "training goes on where metrics, samples or curves cannot be written",
-        "charjax/run/loop.py",
+        "charjax/reporting/report.py",
         "except OSError as error:\n            if name",
         "except BlockingIOError as error:\n            if name",
         "tests/test_disk_faults.py -k metrics",
@@ -416,8 +416,8 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "a resumed run's new length is kept",
         "charjax/run/fit.py",
-        "    if own is not None:\n        # A resumed",
-        "    if own is not None and first > 0:\n        # A resumed",
+        "            if run.own_workdir is not None:\n",
+        "            if run.own_workdir is not None and int(state.step) > 0:\n",
         "tests/test_fit.py -k new_length",
     ),
     Mutant(
@@ -458,7 +458,7 @@ MUTANTS: tuple[Mutant, ...] = (
     # A resumed run equals one that never stopped.
     Mutant(
         "the recurrent state is restored",
-        "charjax/run/fit.py",
+        "charjax/run/start.py",
         "TrainState(step=count, **items)",
         "TrainState(step=count, **items"
         ' | {"carry": jax.tree.map(jax.numpy.zeros_like, items["carry"])})',
@@ -466,45 +466,44 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     Mutant(
         "the optimizer's state is restored",
-        "charjax/run/fit.py",
+        "charjax/run/start.py",
         "TrainState(step=count, **items)",
-        "TrainState(step=count, **items"
-        ' | {"opt_state": jax.jit(make, out_shardings=sharding)(key).opt_state})',
+        'TrainState(step=count, **items | {"opt_state": _fresh(run).opt_state})',
         "tests/test_determinism.py -k lstm",
     ),
     Mutant(
         "best loss and patience are restored",
-        "charjax/run/fit.py",
-        "sharding, record.memory",
-        "sharding, Memory(skipped_updates=record.memory.skipped_updates)",
+        "charjax/run/start.py",
+        "**items), record.standing",
+        "**items), Standing(skipped_updates=record.standing.skipped_updates)",
         "tests/test_fit.py -k early_stopping",
     ),
     Mutant(
         "the count of skipped updates is restored",
-        "charjax/run/fit.py",
-        "sharding, record.memory",
-        "sharding, dataclasses.replace(record.memory, skipped_updates=0)",
+        "charjax/run/start.py",
+        "**items), record.standing",
+        "**items), dataclasses.replace(record.standing, skipped_updates=0)",
         "tests/test_faults.py -k across_a_resume",
     ),
     Mutant(
         "randomness depends on the step, not on where a run was resumed",
         "charjax/run/loop.py",
         "_, key = prng_keys(config)",
-        "key = jax.random.fold_in(prng_keys(config)[1], first)",
+        "key = jax.random.key(0 if plan.record is None else plan.record.step)",
         "tests/test_determinism.py -k lstm",
     ),
     Mutant(
         "the place in the data is the step number",
         "charjax/run/loop.py",
-        "train.seed, step, rows)",
-        "train.seed, step - first, rows)",
+        "ids, data, seed, step, rows",
+        "ids, data, seed, step - getattr(run.plan.record, 'step', 0), rows",
         "tests/test_determinism.py -k lstm",
     ),
     Mutant(
         "metrics.jsonl has no step twice after a resume",
-        "charjax/run/fit.py",
-        "truncate_after(metrics, first)",
-        "truncate_after(metrics, total)",
+        "charjax/reporting/report.py",
+        "truncate_after(path, first)",
+        "truncate_after(path, total)",
         "tests/test_faults.py -k newest_step_is_damaged",
     ),
     Mutant(
@@ -523,7 +522,7 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     Mutant(
         "samples.txt has no sample twice after a resume",
-        "charjax/run/fit.py",
+        "charjax/reporting/report.py",
         "run_directory.SAMPLES, first)",
         "run_directory.SAMPLES, total)",
         "tests/test_faults.py -k newest_step_is_damaged",
@@ -595,8 +594,8 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "a good update ends the row of skipped ones",
         "charjax/run/loop.py",
-        "memory.skipped_updates + 1 if skipped else 0",
-        "memory.skipped_updates + 1 if skipped else memory.skipped_updates",
+        "return dataclasses.replace(standing, skipped_updates=0)",
+        "return standing",
         'tests/test_faults.py -k "skips_are or good_update"',
     ),
     Mutant(
@@ -638,16 +637,16 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "an evaluation that improves is saved",
         "charjax/run/loop.py",
-        "if saving or exhausted or memory.best_step != best:",
-        "if saving or exhausted:",
+        "if save or exhausted or standing.best_step != best:",
+        "if save or exhausted:",
         "tests/test_fit.py -k test_split",
     ),
     # Signals, pipes and exit codes.
     Mutant(
         "a signal ends the run with a checkpoint",
         "charjax/run/loop.py",
-        "saving = last or stopping or _due(",
-        "saving = last or _due(",
+        "save=last or stop or _divides(",
+        "save=last or _divides(",
         "tests/test_commands.py -k signal_saves",
     ),
     Mutant(
@@ -988,9 +987,9 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     Mutant(
         "a test split is scored once, by any number of processes",
-        "charjax/run/fit.py",
-        "        scored = bool(processes.from_first(int(scored)))\n",
-        "",
+        "charjax/run/loop.py",
+        "processes.from_first(int(scored))",
+        "scored",
         "tests/test_hosts.py -m slow -k another_number",
     ),
     Mutant(
@@ -1016,9 +1015,9 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     Mutant(
         "a directory that is not shared is refused before it is emptied",
-        "charjax/run/fit.py",
-        "            _check_shared(workdir, resuming)\n",
-        "            pass\n",
+        "charjax/run/opened.py",
+        "        agreement.check_directory(plan.workdir, plan.resuming)\n",
+        "",
         "tests/test_hosts.py -m slow -k not_shared",
     ),
     Mutant(
@@ -1052,7 +1051,7 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     Mutant(
         "the wait for input is told",
-        "charjax/run/loop.py",
+        "charjax/run/clock.py",
         "            self.idle += waited\n            self.waited += waited\n",
         "            pass\n",
         "tests/test_fit.py -k waits_for_input",

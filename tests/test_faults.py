@@ -205,7 +205,7 @@ def test_saves_that_fail_in_a_row_end_the_run_and_keep_the_last_good_one(tmp_pat
     done = failing(tmp_path / "run", "never")
     assert done.returncode == 1
     last = done.stderr.splitlines()[-1]
-    assert "step 40 was not saved" in last and "Make room or mend the disk" in last
+    assert "step 40 was not saved" in last and "Make room on the disk or repair it" in last
     assert load(tmp_path / "run", "latest").step == 10
     result = fit(LONGER, tmp_path / "run", text=TEXT, quiet=True)
     assert int(result.state.step) == 80

@@ -20,7 +20,7 @@ from charjax import (
     TrainConfig,
 )
 from charjax.language_model import inspect_run
-from charjax.run.loop import Memory
+from charjax.storage.record import Standing
 from charjax.storage.run_directory import read_config
 from charjax.text import batching
 
@@ -317,6 +317,6 @@ def test_one_compilation_of_the_step_and_one_of_the_evaluation(tmp_path, caplog)
 
 def test_a_loss_that_is_no_number_improves_nothing():
     for loss in (float("nan"), float("inf"), -float("inf")):
-        assert Memory().after(loss, 5) == Memory(stale_evaluations=1)
-        good = Memory().after(1.0, 3)
-        assert good.after(loss, 5) == Memory(1.0, 3, stale_evaluations=1)
+        assert Standing().after(loss, 5) == Standing(stale_evaluations=1)
+        good = Standing().after(1.0, 3)
+        assert good.after(loss, 5) == Standing(1.0, 3, stale_evaluations=1)

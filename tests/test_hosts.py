@@ -50,7 +50,7 @@ sys.exit(train())
 SOON = """
 import sys
 import charjax.commands.cli
-sys.modules["charjax.run.fit"]._SHARED = 3
+sys.modules["charjax.run.agreement"].PATIENCE = 3
 sys.exit(charjax.commands.cli.train())
 """
 

@@ -203,6 +203,20 @@ def all_or_none() -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def first_goes_ahead() -> Iterator[None]:
+    """The first process comes through the block before the others go into it; either all
+    come through or none does."""
+    if not is_first():
+        with all_or_none():
+            pass
+    with all_or_none():
+        yield
+    if is_first():
+        with all_or_none():
+            pass
+
+
+@contextlib.contextmanager
 def leaving_together(*errors: type[Exception]) -> Iterator[None]:
     """No process goes on until all have left the block, be it by one of these errors,
     which all raise or none."""

@@ -2,11 +2,13 @@
 
 import dataclasses
 import functools
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import jax
+from jax import Array
 
 from charjax.config.schema import Config
 from charjax.devices import memory, placement
@@ -18,11 +20,11 @@ from charjax.storage.checkpoints import Checkpoints
 from charjax.storage.record import Record
 from charjax.storage.record import read as read_record
 from charjax.text import batching
-from charjax.text.corpus import Survey, Watch, boundaries, survey
+from charjax.text.corpus import Survey, Watch, boundaries, survey, text_without_file
 from charjax.text.sources import IN_MEMORY, absolute
 from charjax.text.vocabulary import Vocabulary
-from charjax.training.optimizer import resolve
-from charjax.training.state import initial_state
+from charjax.training.optimizer import resolve, total_steps
+from charjax.training.state import TrainState, initial_state
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,12 +34,40 @@ class Plan:
     config: Config
     """A resumed run's own, or the one given; its schedule resolved."""
 
-    surveyed: Survey
-    mesh: Any
+    workdir: Path | None
+    """Where the run is kept; None keeps nothing."""
+
+    fresh: bool
+    """Whether a run in `workdir` is to be deleted."""
+
     resuming: bool
+    """Whether the run in `workdir` goes on."""
+
+    surveyed: Survey
+    own_text: bytes | None
+    """A new run's text, where no other file holds it."""
+
+    mesh: Any
+    make: Callable[[Array], TrainState]
+    """The state before the first update, from a PRNG key."""
+
+    abstract: TrainState
+    """Shape, dtype and sharding of each leaf of the state."""
+
+    record: Record | None
+    """Of the checkpoint to go on from, which is not damaged."""
 
     origin: Params | None
-    """Parameters of `train.init_from`."""
+    """Parameters of `train.init_from`, for a run without a checkpoint."""
+
+    epoch_steps: int
+    total: int
+    """Steps in an epoch, and in the whole run."""
+
+    @property
+    def sharding(self) -> TrainState:
+        """Of each leaf of the state."""
+        return jax.tree.map(lambda leaf: leaf.sharding, self.abstract)
 
 
 def plan(
@@ -61,38 +91,56 @@ def plan(
     mesh = placement.make_mesh(model=config.parallel.model)
     placement.check_devices(config, mesh)
     surveyed = survey(config.data, text, watch=watch)
-    config = _checked(config, surveyed)
-    _check_memory(config, surveyed.vocabulary.size, mesh)
-    origin = None
+    epoch_steps = _epoch_steps(config, surveyed)
+    config = resolve(config, epoch_steps)
+    make = functools.partial(initial_state, config, surveyed.vocabulary.size)
+    abstract = _abstract(make, config, mesh)
+    record = origin = own_text = None
     if resuming and workdir is not None and run_directory.has_checkpoint(workdir):
-        _check_text(workdir, config, surveyed, strict)
+        record = _newest_record(workdir, config, surveyed, strict)
     elif config.train.init_from is not None:
         origin = _origin(config, surveyed.vocabulary)
     if workdir is not None and not resuming:
         run_directory.check_apart(workdir, config)
-    return Plan(config, surveyed, mesh, resuming, origin)
+        own_text = text_without_file(config.data, text)
+    return Plan(
+        config=config,
+        workdir=workdir,
+        fresh=fresh,
+        resuming=resuming,
+        surveyed=surveyed,
+        own_text=own_text,
+        mesh=mesh,
+        make=make,
+        abstract=abstract,
+        record=record,
+        origin=origin,
+        epoch_steps=epoch_steps,
+        total=total_steps(config, epoch_steps),
+    )
 
 
-def _checked(config: Config, surveyed: Survey) -> Config:
-    """Refuses a text that is too short; fixes the schedule's horizon."""
-    train = 0
+def _epoch_steps(config: Config, surveyed: Survey) -> int:
+    """Steps in an epoch; refuses a text that is too short."""
+    lengths = {}
     for name in ("train", "validation", "test"):
         start, end = boundaries(surveyed.length, name, config.data.split)
         batching.check_length(end - start, config.data, name)
-        train = end - start if name == "train" else train
-    return resolve(config, batching.batches_per_epoch(train, config.data))
+        lengths[name] = end - start
+    return batching.batches_per_epoch(lengths["train"], config.data)
 
 
-def _check_text(workdir: Path, config: Config, surveyed: Survey, strict: bool) -> None:
-    """Refuses a text other than the one a run was begun with."""
+def _newest_record(workdir: Path, config: Config, surveyed: Survey, strict: bool) -> Record:
+    """Of the newest step that is not damaged; refuses another text than the run's."""
     with Checkpoints(workdir / run_directory.CHECKPOINTS, read_only=True) as checkpoints:
         record = checkpoints.reading(
             "latest", functools.partial(read_record, checkpoints), strict=strict
         )
-    same_text(record, config, workdir, surveyed.fingerprint, surveyed.length)
+    check_text(record, config, workdir, surveyed.fingerprint, surveyed.length)
+    return record
 
 
-def same_text(
+def check_text(
     record: Record, config: Config, workdir: Path, fingerprint: str, length: int
 ) -> None:
     """Refuses a text, by its fingerprint, other than the one a checkpoint learned from."""
@@ -134,9 +182,9 @@ def _origin(config: Config, vocabulary: Vocabulary) -> Params:
     return model.params
 
 
-def _check_memory(config: Config, vocab_size: int, mesh: Any) -> None:
-    """Refuses a state that cannot lie on the devices, whose compiled start may hang."""
-    make = functools.partial(initial_state, config, vocab_size)
+def _abstract(make: Callable[[Array], TrainState], config: Config, mesh: Any) -> TrainState:
+    """The state's shapes and shardings; refuses a state that the devices cannot hold,
+    since compiling its start may hang."""
     shapes = jax.eval_shape(make, jax.random.key(0))
     sharding = placement.state_sharding(mesh, shapes, config.parallel.fsdp)
     device = jax.local_devices()[0]
@@ -152,3 +200,4 @@ def _check_memory(config: Config, vocab_size: int, mesh: Any) -> None:
             "model.embedding_size smaller, or split them with parallel.model or "
             "parallel.fsdp."
         )
+    return placement.abstract(shapes, sharding)

@@ -15,7 +15,7 @@ import logging
 import math
 import shutil
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
@@ -51,7 +51,8 @@ class Checkpoints:
     A step holds named items (pytrees of arrays, each readable without the others) and a
     record: a dictionary of JSON values. Saving goes on in the background; leaving the
     context waits for the last save, also when an exception is on its way. Damaged steps
-    are never read and never deleted; `warn` is told of each that is passed over.
+    are never read and never deleted; `warn` is told of each that is passed over. The
+    steps in `sound` are known not to be damaged.
 
     Among processes that train together all must call `save`, `wait`, `restore` and
     `close`; the first one alone renames and deletes. What is `read_only` is each
@@ -65,6 +66,7 @@ class Checkpoints:
         directory: Path,
         *,
         read_only: bool = False,
+        sound: Iterable[int] = (),
         warn: Callable[[str], None] | None = None,
     ) -> None:
         # Orbax wants absolute paths; its warnings and tracebacks would bury our message,
@@ -84,7 +86,7 @@ class Checkpoints:
         self._read_only = read_only
         self._warn = _to_standard_error if warn is None else warn
         self._pending: tuple[int, Future[None]] | None = None
-        self._damage: dict[int, str | None] = {}
+        self._damage: dict[int, str | None] = dict.fromkeys(sound)
         self._checkpointer = _checkpointer(alone=self._read_only)
         self._quiet = contextlib.ExitStack()
         self._background = ThreadPoolExecutor(1, "charjax-save")

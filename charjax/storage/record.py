@@ -16,8 +16,8 @@ from charjax.text.vocabulary import Vocabulary
 
 
 @dataclass(frozen=True)
-class Memory:
-    """What the host remembers between steps."""
+class Standing:
+    """How a run stands: its best evaluation, and what may end it early."""
 
     best_loss: float | None = None
     best_step: int | None = None
@@ -28,8 +28,8 @@ class Memory:
     def __post_init__(self) -> None:
         check_types(self, "memory")
 
-    def after(self, loss: float, step: int) -> "Memory":
-        """The memory after an evaluation; a loss that is no number improves nothing."""
+    def after(self, loss: float, step: int) -> "Standing":
+        """The standing after an evaluation; a loss that is no number improves nothing."""
         if math.isfinite(loss) and (self.best_loss is None or loss < self.best_loss):
             return dataclasses.replace(
                 self, best_loss=loss, best_step=step, stale_evaluations=0
@@ -54,7 +54,7 @@ class Record:
     """Length of the corpus."""
 
     validation_loss: float | None
-    memory: Memory
+    standing: Standing
     versions: dict[str, str]
 
     def to_dict(self) -> dict[str, Any]:
@@ -66,7 +66,7 @@ class Record:
             "symbol_counts": self.symbol_counts.tolist(),
             "corpus": {"fingerprint": self.fingerprint, "characters": self.characters},
             "validation_loss": self.validation_loss,
-            "memory": dataclasses.asdict(self.memory),
+            "memory": dataclasses.asdict(self.standing),
             "versions": self.versions,
         }
 
@@ -91,14 +91,14 @@ def read(checkpoints: Checkpoints, step: int) -> Record:
 
 def _parsed(values: Mapping[str, Any], step: int) -> Record:
     corpus = _part(values, "corpus", dict)
-    memory = _part(values, "memory", dict)
+    standing = _part(values, "memory", dict)
     if _part(values, "step", int) != step:
         refuse("step", values["step"], f"expected {step}")
     config = from_dict(_part(values, "config", dict))
     vocabulary = Vocabulary.from_dict(_part(values, "vocabulary", dict))
     if vocabulary.kind != config.data.vocabulary:
         refuse("vocabulary.kind", vocabulary.kind, f"expected {config.data.vocabulary}")
-    unknown = set(memory) - {field.name for field in dataclasses.fields(Memory)}
+    unknown = set(standing) - {field.name for field in dataclasses.fields(Standing)}
     if unknown:
         refuse("memory", sorted(unknown), "there are no such fields")
     versions = _part(values, "versions", dict)
@@ -113,7 +113,7 @@ def _parsed(values: Mapping[str, Any], step: int) -> Record:
         fingerprint=_part(corpus, "fingerprint", str),
         characters=_part(corpus, "characters", int),
         validation_loss=loss if isinstance(loss, float) else None,
-        memory=Memory(**memory),
+        standing=Standing(**standing),
         versions=versions,
     )
 

@@ -1,0 +1,95 @@
+"""Where a run's news goes: a display, and files that training can do without."""
+
+import contextlib
+import dataclasses
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from charjax.reporting import metrics, samples
+from charjax.reporting.progress import Progress, progress
+from charjax.storage import run_directory
+from charjax.views import curves
+
+
+@dataclass(frozen=True, eq=False)
+class Report:
+    """The news of one run. A file that cannot be written is warned of, once, and written
+    with the next news if it can be."""
+
+    display: Progress
+    workdir: Path | None
+    """None keeps nothing."""
+
+    metrics: metrics.MetricsFile | None
+    history: list[dict[str, Any]]
+    """The lines of `metrics.jsonl`."""
+
+    failing: set[str] = dataclasses.field(default_factory=set)
+    """Names of files that could not be written the last time."""
+
+    def message(self, text: str) -> None:
+        """Show text to whoever watches."""
+        self.display.message(text)
+
+    def write(self, **fields: Any) -> None:
+        """Add a line to the metrics."""
+        self.history.append(fields)
+        if (file := self.metrics) is not None:
+            self._attempt(run_directory.METRICS, lambda: file.write(**fields))
+
+    def sync(self) -> None:
+        """Bring the metrics so far to the disk."""
+        if self.metrics is not None:
+            self._attempt(run_directory.METRICS, self.metrics.sync)
+
+    def sample(self, step: int, text: str) -> None:
+        """Show and keep a text that the model wrote after a step."""
+        self.message(f"--- sample at step {step:,} ---\n{text}\n---")
+        if self.workdir is not None:
+            path = self.workdir / run_directory.SAMPLES
+            self._attempt(path.name, lambda: samples.append(path, step, text))
+
+    def draw(self, cell: str) -> None:
+        """Draw the losses so far; `cell` goes into the title."""
+        if self.workdir is not None:
+            path, title = (
+                self.workdir / run_directory.CURVES,
+                f"{self.workdir.name}: {cell}",
+            )
+            self._attempt(path.name, lambda: curves.draw(self.history, path, title))
+
+    def _attempt(self, name: str, write: Callable[[], None]) -> None:
+        try:
+            write()
+        except OSError as error:
+            if name not in self.failing:
+                self.message(
+                    f"warning: {name} cannot be written, {error.strerror}; training goes on"
+                )
+            self.failing.add(name)
+        else:
+            self.failing.discard(name)
+
+
+@contextlib.contextmanager
+def open_report(
+    workdir: Path | None, first: int, total: int, quiet: bool
+) -> Iterator[Report]:
+    """The report of a run that goes on after step `first` of `total`.
+
+    What the files in `workdir` say of later steps is dropped.
+    """
+    with contextlib.ExitStack() as stack:
+        file, history = None, []
+        if workdir is not None:
+            path = workdir / run_directory.METRICS
+            metrics.truncate_after(path, first)
+            samples.truncate_after(workdir / run_directory.SAMPLES, first)
+            history = metrics.read(path)
+            file = stack.enter_context(metrics.MetricsFile(path))
+        display = stack.enter_context(
+            progress(max(total, 1), first_step=first, quiet=quiet)
+        )
+        yield Report(display, workdir, file, history)
