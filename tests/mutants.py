@@ -444,8 +444,8 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "a learning rate of zero is refused",
         "charjax/config/schema.py",
-        "math.isfinite(self.learning_rate) and self.learning_rate > 0",
-        "math.isfinite(self.learning_rate) and self.learning_rate >= 0",
+        "learning_rate: Annotated[float, Positive()]",
+        "learning_rate: Annotated[float, Positive(zero=True)]",
         "tests/test_config.py -k impossible",
     ),
     Mutant(

@@ -2,7 +2,10 @@
 
 import dataclasses
 import json
+import re
+from typing import Annotated
 
+import numpy as np
 import pytest
 
 from charjax import (
@@ -13,6 +16,7 @@ from charjax import (
     OptimizerConfig,
     TrainConfig,
 )
+from charjax.config.checks import AtLeast, Share, check_fields
 from charjax.config.presets import default_name, load_config
 from charjax.config.schema import flatten, from_dict, to_dict
 
@@ -68,7 +72,7 @@ def test_every_field_is_documented():
         (lambda: OptimizerConfig(learning_rate=0.0), ["learning_rate", "positive"]),
         (lambda: OptimizerConfig(learning_rate=float("nan")), ["learning_rate", "nan"]),
         (lambda: OptimizerConfig(learning_rate=-1.0), ["learning_rate", "-1.0"]),
-        (lambda: OptimizerConfig(clip_norm=0.0), ["clip_norm", "None for no clip"]),
+        (lambda: OptimizerConfig(clip_norm=0.0), ["clip_norm", "positive", "or None"]),
         (lambda: OptimizerConfig(schedule="cosin"), ["optimizer.schedule", "cosine"]),
         (lambda: OptimizerConfig(beta2=1.0), ["optimizer.beta2"]),
         (lambda: OptimizerConfig(weight_decay=-0.1), ["optimizer.weight_decay"]),
@@ -161,3 +165,33 @@ def test_a_missing_preset_names_the_closest():
         load_config("ana")
     with pytest.raises(InputError, match="no such file"):
         load_config("configs/ana.py")
+
+
+def test_numbers_and_paths_of_libraries_become_plain_values(tmp_path):
+    config = Config(
+        data=DataConfig(source=tmp_path, split=np.array([1, 0, 0])),  # pyright: ignore
+        model=ModelConfig(hidden_size=np.int64(8), dropout=np.float64(0.5)),  # pyright: ignore
+    )
+    values = from_dict(json.loads(json.dumps(to_dict(config))))
+    assert values == config and type(values.model.hidden_size) is int
+
+
+def test_a_check_is_declared_beside_the_field_and_knows_none():
+    @dataclasses.dataclass(frozen=True)
+    class Options:
+        count: Annotated[int | None, AtLeast(2)] = None
+        shares: Annotated[tuple[float, ...], Share(one=False)] = (0,)
+
+        def __post_init__(self):
+            check_fields(self, "options")
+
+    assert Options().shares == (0.0,) and Options(count=2).count == 2
+    for wrong, words in [
+        ({"count": 1}, "options.count is 1: give a whole number of at least 2, or None"),
+        ({"count": 2**31}, f"up to {2**31 - 1}"),
+        ({"count": "2"}, "options.count is '2': expected a whole number or None"),
+        ({"shares": (0.5, 1)}, "options.shares is (0.5, 1.0): give a number from 0"),
+        ({"shares": ()}, "options.shares"),
+    ]:
+        with pytest.raises(InputError, match=re.escape(words)):
+            Options(**wrong)

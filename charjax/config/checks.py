@@ -1,12 +1,120 @@
-"""Checks of dataclass fields."""
+"""Checks of dataclass fields: declared beside the field, read by `check_fields`.
+
+    >>> from dataclasses import dataclass
+    >>> from typing import Annotated
+    >>> @dataclass(frozen=True)
+    ... class Options:
+    ...     length: Annotated[int, AtLeast(1)] = 100
+    ...     def __post_init__(self):
+    ...         check_fields(self)
+    >>> Options(length=0)
+    Traceback (most recent call last):
+    charjax.errors.InputError: length is 0: give a whole number of at least 1.
+
+A check is a frozen dataclass whose `remedy(value)` says what to give instead, and nothing
+if the value is fine. It sees each item of a tuple, and never None.
+"""
 
 import difflib
+import math
 import os
 import types
 import typing
-from typing import Any, Literal, NoReturn
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, NoReturn
 
 from charjax.errors import InputError
+
+
+@dataclass(frozen=True)
+class AtLeast:
+    """A whole number from `minimum` to `maximum`, which is what an int32 can count."""
+
+    minimum: int
+    maximum: int = 2**31 - 1
+
+    def remedy(self, value: int) -> str:
+        if value < self.minimum:
+            return f"give a whole number of at least {self.minimum}"
+        return f"give a whole number up to {self.maximum}" if value > self.maximum else ""
+
+
+@dataclass(frozen=True)
+class Share:
+    """A number from 0 to 1; `zero` and `one` say whether the ends are allowed."""
+
+    zero: bool = True
+    one: bool = True
+
+    def remedy(self, value: float) -> str:
+        if (0 < value < 1) or (self.zero and value == 0) or (self.one and value == 1):
+            return ""
+        low, high = "from" if self.zero else "above", "" if self.one else "below "
+        return f"give a number {low} 0 to {high}1"
+
+
+@dataclass(frozen=True)
+class Positive:
+    """A finite number above zero, or also zero."""
+
+    zero: bool = False
+
+    def remedy(self, value: float) -> str:
+        if math.isfinite(value) and (value > 0 or (self.zero and value == 0)):
+            return ""
+        return f"give {'0 or ' if self.zero else ''}a positive number"
+
+
+@dataclass(frozen=True)
+class Finite:
+    """Neither infinite nor NaN."""
+
+    def remedy(self, value: float) -> str:
+        return "" if math.isfinite(value) else "give a finite number"
+
+
+@dataclass(frozen=True)
+class NotEmpty:
+    """At least one character."""
+
+    def remedy(self, value: str) -> str:
+        return "" if value else "give some text"
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """The name of a text encoding."""
+
+    def remedy(self, value: str) -> str:
+        try:
+            "".encode(value)
+        except (LookupError, UnicodeError):
+            return "Python knows no such encoding; try utf-8, latin-1 or cp1252"
+        return ""
+
+
+def check_fields(section: Any, prefix: str = "") -> None:
+    """Checks a dataclass against its annotations: first the types, then the checks.
+
+    What stands for a plain value is replaced by it: NumPy numbers, paths, lists, and whole
+    numbers where a float is expected. Raises InputError naming the first field that does
+    not fit, as `prefix.name`.
+    """
+    for name, hint in typing.get_type_hints(type(section), include_extras=True).items():
+        hint, *checks = (
+            typing.get_args(hint) if typing.get_origin(hint) is Annotated else (hint,)
+        )
+        value = _plain(getattr(section, name), hint)
+        object.__setattr__(section, name, value)
+        field = f"{prefix}.{name}" if prefix else name
+        if not _accepts(value, hint):
+            refuse(field, value, f"expected {_describe(hint)}")
+        for item in value if isinstance(value, tuple) else (value,):
+            for check in checks if item is not None else ():
+                if remedy := check.remedy(item):
+                    optional = ", or None" if _accepts(None, hint) else ""
+                    refuse(field, value, remedy + optional)
 
 
 def refuse(field: str, value: object, remedy: str) -> NoReturn:
@@ -14,69 +122,63 @@ def refuse(field: str, value: object, remedy: str) -> NoReturn:
     raise InputError(f"{field} is {value!r}: {remedy}.")
 
 
-def at_least(field: str, value: int, minimum: int) -> None:
-    """Refuses a whole number below a minimum, or beyond what arrays count with."""
-    if value < minimum:
-        refuse(field, value, f"give a whole number of at least {minimum}")
-    if value >= 2**31:
-        refuse(field, value, f"give a whole number below {2**31}")
-
-
-def unknown(field: str, known: list[str]) -> str:
-    """The message about a field that does not exist, with the closest one that does."""
+def unknown(field: str, known: Sequence[str]) -> InputError:
+    """The error about a field that does not exist, naming the closest one that does."""
     close = difflib.get_close_matches(field, known, n=1)
     hint = f"did you mean {close[0]}?" if close else f"known are {', '.join(known)}."
-    return f"{field}: there is no such field; {hint}"
+    return InputError(f"{field}: there is no such field; {hint}")
 
 
-def check_types(section: Any, prefix: str) -> None:
-    """Refuses a dataclass whose values are not what its annotations say."""
-    for name, hint in typing.get_type_hints(type(section)).items():
-        value = _plain(getattr(section, name))
-        object.__setattr__(section, name, value)
-        # A whole number is a float for people who write presets and for JSON.
-        if type(value) is int and _accepts(1.0, hint) and not _accepts(1, hint):
-            object.__setattr__(section, name, value := float(value))
-        if not _accepts(value, hint):
-            field = f"{prefix}.{name}" if prefix else name
-            refuse(field, value, f"expected {_describe(hint)}")
-
-
-def _plain(value: Any) -> Any:
-    """What people and libraries give for a plain value: NumPy numbers, paths, lists."""
+def _plain(value: Any, hint: Any) -> Any:
     if isinstance(value, os.PathLike):
         return os.fspath(value)
+    if hasattr(value, "dtype") and hasattr(value, "tolist"):
+        value = value.tolist()
     if isinstance(value, list | tuple):
-        return tuple(_plain(item) for item in value)
-    return value.item() if hasattr(value, "dtype") and hasattr(value, "item") else value
+        kinds = [kind for kind in _kinds(hint) if typing.get_origin(kind) is tuple]
+        item_hint = typing.get_args(kinds[0])[0] if kinds else None
+        return tuple(_plain(item, item_hint) for item in value)
+    as_float = type(value) is int and float in _kinds(hint) and int not in _kinds(hint)
+    return float(value) if as_float else value
 
 
 def _accepts(value: object, hint: Any) -> bool:
-    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    return any(_accepts_kind(value, kind) for kind in _kinds(hint))
+
+
+def _accepts_kind(value: object, kind: Any) -> bool:
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if origin is Literal:
         return any(value == choice and type(value) is type(choice) for choice in arguments)
-    if origin in (types.UnionType, typing.Union):
-        return any(_accepts(value, argument) for argument in arguments)
     if origin is tuple:
-        if not isinstance(value, tuple):
+        if not isinstance(value, tuple) or not value:
             return False
         if arguments[-1] is Ellipsis:
-            return all(_accepts(item, arguments[0]) for item in value)
-        return all(type(item) in (int, float) for item in value)
-    if hint is types.NoneType:
-        return value is None
-    return type(value) is hint
+            arguments = arguments[:1] * len(value)
+        return len(value) == len(arguments) and all(map(_accepts, value, arguments))
+    return type(value) is kind
+
+
+def _kinds(hint: Any) -> tuple[Any, ...]:
+    """The members of a union, or the one type that there is."""
+    union = typing.get_origin(hint) in (types.UnionType, typing.Union)
+    return typing.get_args(hint) if union else (hint,)
+
+
+_NAMES: dict[Any, str] = {
+    **{int: "a whole number", float: "a number", str: "a string"},
+    **{bool: "True or False", types.NoneType: "None"},
+}
 
 
 def _describe(hint: Any) -> str:
-    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    return " or ".join(_describe_kind(kind) for kind in _kinds(hint))
+
+
+def _describe_kind(kind: Any) -> str:
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
     if origin is Literal:
         return "one of " + ", ".join(str(choice) for choice in arguments)
-    if origin in (types.UnionType, typing.Union):
-        return " or ".join(_describe(argument) for argument in arguments)
     if origin is tuple:
         return "several strings" if arguments[-1] is Ellipsis else "three numbers"
-    names: dict[Any, str] = {int: "a whole number", float: "a number", str: "a string"}
-    if hint is types.NoneType:
-        return "None"
-    return names.get(hint, f"a {getattr(hint, '__name__', hint)}")
+    return _NAMES.get(kind, f"a {getattr(kind, '__name__', kind)}")

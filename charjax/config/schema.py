@@ -2,7 +2,7 @@
 
 A `Config` is plain data. It is hashable, so it can be closed over by a jitted function or
 passed as a static argument; it goes to JSON and back; and it refuses impossible values
-the moment it is built, naming the field, the value and the remedy.
+when it is built, naming the field, the value and the remedy.
 
     >>> from charjax import Config, ModelConfig
     >>> config = Config(model=ModelConfig(cell="gru", hidden_size=64))
@@ -11,20 +11,29 @@ the moment it is built, naming the field, the value and the remedy.
 """
 
 import dataclasses
-import math
 import typing
 from collections.abc import Iterator, Mapping
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from charjax.config.checks import at_least, check_types, refuse, unknown
-from charjax.errors import InputError as InputError
+from charjax.config.checks import (
+    AtLeast,
+    Encoding,
+    Finite,
+    NotEmpty,
+    Positive,
+    Share,
+    check_fields,
+    refuse,
+    unknown,
+)
+from charjax.errors import InputError
 
 
 @dataclasses.dataclass(frozen=True)
 class DataConfig:
     """Which text, as which symbols, cut how."""
 
-    source: str | tuple[str, ...] = ("python-reference",)
+    source: Annotated[str | tuple[str, ...], NotEmpty()] = ("python-reference",)
     """The text: a path, several paths (read in this order), or one name of
     python-reference (ships with Python), tinyshakespeare, anna, mysterious-island,
     enwik8, text8 (downloaded once)."""
@@ -32,37 +41,32 @@ class DataConfig:
     vocabulary: Literal["characters", "bytes"] = "characters"
     """The symbols: the Unicode characters that occur, or the 256 bytes."""
 
-    encoding: str = "utf-8"
+    encoding: Annotated[str, Encoding()] = "utf-8"
     """How files become characters. A UTF-8 or UTF-16 byte-order mark overrides it."""
 
-    start_marker: str | None = None
+    start_marker: Annotated[str | None, NotEmpty()] = None
     """Drop what comes before the first occurrence of this string, which is kept."""
 
-    end_marker: str | None = None
+    end_marker: Annotated[str | None, NotEmpty()] = None
     """Drop everything from the first occurrence of this string after the start."""
 
-    split: tuple[float, float, float] = (0.9, 0.1, 0.0)
+    split: Annotated[tuple[float, float, float], Share()] = (0.9, 0.1, 0.0)
     """Shares of train, validation and test, cut from the text in this order."""
 
     batching: Literal["streams", "windows"] = "streams"
     """streams: batch_size contiguous rows, the recurrent state carried from window to
     window. windows: shuffled windows that start anywhere, the state zero each time."""
 
-    batch_size: int = 32
+    batch_size: Annotated[int, AtLeast(1)] = 32
     """Rows per update, over all devices."""
 
-    sequence_length: int = 64
+    sequence_length: Annotated[int, AtLeast(1)] = 64
     """Characters per row and update: the length of back-propagation through time."""
 
     def __post_init__(self) -> None:
         if isinstance(self.source, str):
             object.__setattr__(self, "source", (self.source,))
-        check_types(self, "data")
-        object.__setattr__(self, "split", tuple(float(share) for share in self.split))
-        if not self.source or not all(self.source):
-            refuse("data.source", self.source, "give a path or a name")
-        if len(self.split) != 3 or not all(0 <= share <= 1 for share in self.split):
-            refuse("data.split", self.split, "give three shares between 0 and 1")
+        check_fields(self, "data")
         if abs(sum(self.split) - 1) > 1e-6 or self.split[0] == 0:
             refuse(
                 "data.split",
@@ -70,19 +74,6 @@ class DataConfig:
                 "the shares must add up to 1 and leave something to train on, "
                 "such as 0.9 0.1 0.0",
             )
-        for marker in ("start_marker", "end_marker"):
-            if getattr(self, marker) == "":
-                refuse(f"data.{marker}", "", "give some text, or None for no cut")
-        try:
-            "".encode(self.encoding)
-        except (LookupError, UnicodeError):
-            refuse(
-                "data.encoding",
-                self.encoding,
-                "Python knows no such encoding; try utf-8, latin-1 or cp1252",
-            )
-        at_least("data.batch_size", self.batch_size, 1)
-        at_least("data.sequence_length", self.sequence_length, 1)
 
     @property
     def sources(self) -> tuple[str, ...]:
@@ -97,31 +88,23 @@ class ModelConfig:
     cell: Literal["lstm", "gru", "rnn"] = "lstm"
     """LSTM, GRU (reset after the product, as in PyTorch and cuDNN) or tanh RNN."""
 
-    num_layers: int = 2
+    num_layers: Annotated[int, AtLeast(1)] = 2
     """Recurrent layers."""
 
-    hidden_size: int = 256
+    hidden_size: Annotated[int, AtLeast(1)] = 256
     """Units per layer."""
 
-    embedding_size: int | None = None
+    embedding_size: Annotated[int | None, AtLeast(1)] = None
     """Width of a learned embedding; None feeds the characters one-hot."""
 
-    dropout: float = 0.2
+    dropout: Annotated[float, Share(one=False)] = 0.2
     """Share of activations dropped between layers and before the head."""
 
-    forget_bias: float = 1.0
+    forget_bias: Annotated[float, Finite()] = 1.0
     """Initial bias of the LSTM's forget gate (Jozefowicz et al. 2015)."""
 
     def __post_init__(self) -> None:
-        check_types(self, "model")
-        at_least("model.num_layers", self.num_layers, 1)
-        at_least("model.hidden_size", self.hidden_size, 1)
-        if self.embedding_size is not None:
-            at_least("model.embedding_size", self.embedding_size, 1)
-        if not 0 <= self.dropout < 1:
-            refuse("model.dropout", self.dropout, "give a share from 0 up to below 1")
-        if not math.isfinite(self.forget_bias):
-            refuse("model.forget_bias", self.forget_bias, "give a finite number")
+        check_fields(self, "model")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -132,7 +115,7 @@ class OptimizerConfig:
     """The optax optimizer. muon orthogonalises the recurrent stack's matrices and
     leaves embedding, head and biases to Adam with Nesterov momentum."""
 
-    learning_rate: float = 4e-3
+    learning_rate: Annotated[float, Positive()] = 4e-3
     """The peak learning rate."""
 
     schedule: Literal["constant", "exponential", "cosine", "linear"] = "cosine"
@@ -140,101 +123,66 @@ class OptimizerConfig:
     decay_after_epochs (char-rnn's); cosine or linear down to
     final_scale * learning_rate at schedule_steps."""
 
-    schedule_steps: int | None = None
-    """Updates until cosine and linear reach their end; None is the run's length when it
-    is born (and stays that if the run is later made longer)."""
+    schedule_steps: Annotated[int | None, AtLeast(1)] = None
+    """Updates until cosine and linear reach their end; None is the length the run starts
+    with, and stays that if the run is later made longer."""
 
-    warmup_steps: int = 50
+    warmup_steps: Annotated[int, AtLeast(0)] = 50
     """Updates over which the learning rate rises linearly to its peak."""
 
-    final_scale: float = 0.0
+    final_scale: Annotated[float, Share()] = 0.0
     """Where cosine and linear end, as a share of learning_rate."""
 
-    decay_rate: float = 0.97
+    decay_rate: Annotated[float, Share(zero=False)] = 0.97
     """exponential: the factor per epoch."""
 
-    decay_after_epochs: int = 10
+    decay_after_epochs: Annotated[int, AtLeast(0)] = 10
     """exponential: epochs before the first decay."""
 
-    epoch_steps: int | None = None
+    epoch_steps: Annotated[int | None, AtLeast(1)] = None
     """exponential: updates in an epoch; None is filled in from the text."""
 
-    beta1: float | None = None
+    beta1: Annotated[float | None, Share(one=False)] = None
     """Decay of the first moment, momentum of sgd; None is the optimizer's usual value
     (0.9; sgd 0, muon 0.95)."""
 
-    beta2: float | None = None
+    beta2: Annotated[float | None, Share(one=False)] = None
     """Decay of the second moment; None is the optimizer's usual value (adam, adamw and
     muon 0.999, rmsprop 0.95 as in char-rnn, lion 0.99)."""
 
-    clip_norm: float | None = 5.0
-    """Scale gradients down to this global norm; None does not."""
+    clip_norm: Annotated[float | None, Positive()] = 5.0
+    """Scale gradients down to this global norm; None leaves them as they are."""
 
-    clip_value: float | None = None
-    """Clip each gradient element to plus or minus this; None does not."""
+    clip_value: Annotated[float | None, Positive()] = None
+    """Clip each element of the gradient to plus or minus this; None leaves it as it is."""
 
-    skip_norm: float | None = None
-    """Skip an update whose gradient has a larger global norm than this; None skips only
-    what is not a finite number."""
+    skip_norm: Annotated[float | None, Positive()] = None
+    """Skip an update whose gradient has a larger global norm than this. An update that is
+    not finite is skipped in any case."""
 
-    weight_decay: float = 0.0
+    weight_decay: Annotated[float, Positive(zero=True)] = 0.0
     """Decoupled weight decay, on matrices only, for every optimizer."""
 
-    accumulate: int = 1
-    """Cut each batch into this many parts run one after the other: the same update
-    from less memory."""
+    accumulate: Annotated[int, AtLeast(1)] = 1
+    """Cut each batch into this many parts, run one after the other: the same update in
+    less memory."""
 
     def __post_init__(self) -> None:
-        check_types(self, "optimizer")
-        if not (math.isfinite(self.learning_rate) and self.learning_rate > 0):
-            refuse(
-                "optimizer.learning_rate",
-                self.learning_rate,
-                "give a positive number such as 0.002",
-            )
-        for name in ("clip_norm", "clip_value", "skip_norm"):
-            value = getattr(self, name)
-            if value is not None and not (math.isfinite(value) and value > 0):
-                refuse(
-                    f"optimizer.{name}",
-                    value,
-                    "give a positive number, or None for no clip",
-                )
-        for name in ("beta1", "beta2"):
-            value = getattr(self, name)
-            if value is not None and not 0 <= value < 1:
-                refuse(f"optimizer.{name}", value, "give a number from 0 up to below 1")
-        for name in ("schedule_steps", "epoch_steps"):
-            value = getattr(self, name)
-            if value is not None:
-                at_least(f"optimizer.{name}", value, 1)
-        for name in ("warmup_steps", "decay_after_epochs"):
-            at_least(f"optimizer.{name}", getattr(self, name), 0)
-        if not 0 <= self.final_scale <= 1:
-            refuse("optimizer.final_scale", self.final_scale, "give a share from 0 to 1")
-        if not 0 < self.decay_rate <= 1:
-            refuse(
-                "optimizer.decay_rate", self.decay_rate, "give a factor above 0, up to 1"
-            )
-        if not (math.isfinite(self.weight_decay) and self.weight_decay >= 0):
-            refuse(
-                "optimizer.weight_decay", self.weight_decay, "give 0 or a positive number"
-            )
-        at_least("optimizer.accumulate", self.accumulate, 1)
+        check_fields(self, "optimizer")
 
 
 @dataclasses.dataclass(frozen=True)
 class TrainConfig:
     """How long to train, and what to do on the way."""
 
-    steps: int | None = 1600
+    steps: Annotated[int | None, AtLeast(1)] = 1600
     """Updates; whichever of steps and epochs ends first. None is no limit."""
 
-    epochs: float | None = None
+    epochs: Annotated[float | None, Positive()] = None
     """Passes over the training text. None is no limit."""
 
-    seed: int = 0
-    """Initial parameters, dropout and shuffling follow from it."""
+    seed: Annotated[int, AtLeast(0, maximum=2**32 - 1)] = 0
+    """Fixes the initial parameters, dropout and shuffling."""
 
     precision: Literal["float32", "bfloat16"] = "float32"
     """Type of matrix operands. Parameters, sums, cell state and loss stay float32."""
@@ -242,45 +190,35 @@ class TrainConfig:
     init_from: str | None = None
     """Start from the best parameters of another run's directory."""
 
-    eval_every: int | None = 250
+    eval_every: Annotated[int | None, AtLeast(1)] = 250
     """Updates between evaluations of the whole validation split; also at the end."""
 
-    eval_rows: int = 16
+    eval_rows: Annotated[int, AtLeast(1)] = 16
     """Contiguous rows a split is cut into for evaluation; each starts from zero state."""
 
-    checkpoint_every: int | None = 250
+    checkpoint_every: Annotated[int | None, AtLeast(1)] = 250
     """Updates between checkpoints; an evaluation that improves and the end save too."""
 
-    log_every: int = 10
+    log_every: Annotated[int, AtLeast(1)] = 10
     """Updates between lines of metrics."""
 
-    sample_every: int | None = 250
+    sample_every: Annotated[int | None, AtLeast(1)] = 250
     """Updates between samples of text; there is one at the end in any case."""
 
-    early_stopping: int | None = None
+    early_stopping: Annotated[int | None, AtLeast(1)] = None
     """Stop after this many evaluations in a row without improvement."""
 
     def __post_init__(self) -> None:
-        check_types(self, "train")
+        check_fields(self, "train")
         if self.steps is None and self.epochs is None:
             refuse("train.steps", None, "train.epochs is None too: give one of them")
-        if self.epochs is not None and not (math.isfinite(self.epochs) and self.epochs > 0):
-            refuse("train.epochs", self.epochs, "give a positive number, or None")
-        if not 0 <= self.seed < 2**32:
-            refuse("train.seed", self.seed, "give a number from 0 to 4294967295")
-        for name in (
-            *("steps", "eval_every", "eval_rows", "checkpoint_every"),
-            *("log_every", "sample_every", "early_stopping"),
-        ):
-            if getattr(self, name) is not None:
-                at_least(f"train.{name}", getattr(self, name), 1)
 
 
 @dataclasses.dataclass(frozen=True)
 class ParallelConfig:
-    """How several devices share the work; a resume may choose anew."""
+    """How several devices share the work; a resumed run may change it."""
 
-    model: int = 1
+    model: Annotated[int, AtLeast(1)] = 1
     """Devices side by side that split each layer's units and the head's symbols. The
     others split the rows of a batch."""
 
@@ -288,8 +226,7 @@ class ParallelConfig:
     """Split parameters and optimizer state over the devices that split the rows, too."""
 
     def __post_init__(self) -> None:
-        check_types(self, "parallel")
-        at_least("parallel.model", self.model, 1)
+        check_fields(self, "parallel")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -303,7 +240,7 @@ class Config:
     parallel: ParallelConfig = dataclasses.field(default_factory=ParallelConfig)
 
     def __post_init__(self) -> None:
-        check_types(self, "")
+        check_fields(self)
         stopping = self.train.early_stopping
         if stopping and (self.train.eval_every is None or self.data.split[1] == 0):
             refuse(
@@ -328,7 +265,7 @@ class Config:
         for path, value in fields.items():
             section, _, name = path.partition(".")
             if name not in values.get(section, {}):
-                raise InputError(unknown(path, [p for p, _ in flatten(self)]))
+                raise unknown(path, [known for known, _ in flatten(self)])
             values[section][name] = value
         return from_dict(values)
 
@@ -349,22 +286,20 @@ def from_dict(values: Mapping[str, Any]) -> Config:
     are absent have their defaults.
     """
     if not isinstance(values, Mapping):
-        raise InputError("a config is a group of fields in {}, by section and name.")
+        raise InputError('a config must be an object of sections, such as {"model": {}}.')
     sections = {field.name: field.type for field in dataclasses.fields(Config)}
     built: dict[str, Any] = {}
     for name, section in values.items():
         if name not in sections:
-            raise InputError(unknown(name, list(sections)))
+            raise unknown(name, list(sections))
         if not isinstance(section, Mapping):
-            refuse(name, section, "expected a group of fields")
+            refuse(name, section, "expected an object of fields")
         kind = typing.cast(type, sections[name])
         known = [field.name for field in dataclasses.fields(kind)]
         for field in section:
             if field not in known:
-                raise InputError(unknown(f"{name}.{field}", [f"{name}.{k}" for k in known]))
-        built[name] = kind(
-            **{k: tuple(v) if isinstance(v, list) else v for k, v in section.items()}
-        )
+                raise unknown(f"{name}.{field}", [f"{name}.{k}" for k in known])
+        built[name] = kind(**section)
     return Config(**built)
 
 

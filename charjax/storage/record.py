@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from charjax.config.checks import check_types, refuse
+from charjax.config.checks import check_fields, refuse
 from charjax.config.schema import Config, from_dict, to_dict
 from charjax.errors import InputError
 from charjax.storage.checkpoints import Checkpoints
@@ -26,7 +26,7 @@ class Standing:
     """How many of the last updates in a row were skipped."""
 
     def __post_init__(self) -> None:
-        check_types(self, "memory")
+        check_fields(self, "memory")
 
     def after(self, loss: float, step: int) -> "Standing":
         """The standing after an evaluation; a loss that is no number improves nothing."""
