@@ -64,9 +64,9 @@ class DataConfig:
     """Characters per row and update: the length of back-propagation through time."""
 
     def __post_init__(self) -> None:
+        check_fields(self, "data")
         if isinstance(self.source, str):
             object.__setattr__(self, "source", (self.source,))
-        check_fields(self, "data")
         if abs(sum(self.split) - 1) > 1e-6 or self.split[0] == 0:
             refuse(
                 "data.split",
