@@ -19,7 +19,8 @@ import numpy as np
 
 from charjax import Config, DataConfig, ModelConfig, OptimizerConfig, TrainConfig
 from charjax.text.batching import batch_at
-from charjax.text.corpus import load, survey
+from charjax.text.corpus import load
+from charjax.text.survey import survey
 from charjax.training.state import initial_state
 from charjax.training.step import train_step
 
@@ -131,7 +132,7 @@ def main() -> None:
     for cell in ("lstm", "gru", "rnn"):
         config = make_config(cell, options.text, options.steps)
         corpus = load(survey(config.data))
-        ids, size = corpus.split("train", config.data.split), corpus.vocabulary.size
+        ids, size = corpus.split("train", config.data.split), corpus.text.vocabulary.size
         losses = {
             "PyTorch": train_torch(config, ids, size),
             "charjax": train_charjax(config, ids, size),

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from charjax import Config, DataConfig, ModelConfig, OptimizerConfig, TrainConfig
-from charjax.text.sources import python_reference
+from charjax.text.builtin import python_reference
 from charjax.text.vocabulary import Vocabulary
 
 

@@ -21,6 +21,7 @@ from charjax.storage.checkpoints import Checkpoints
 from charjax.storage.digest import digest, named_leaves
 from charjax.storage.record import read
 from charjax.text.batching import Batch
+from charjax.text.description import TextDescription
 from charjax.text.vocabulary import Vocabulary
 from charjax.training.step import eval_step
 
@@ -39,7 +40,7 @@ _score = jax.jit(eval_step, static_argnums=0)
 
 @dataclass(frozen=True, eq=False)
 class LanguageModel:
-    """Parameters, vocabulary and config of one checkpoint.
+    """Parameters, config and text of one checkpoint.
 
     All text goes in and comes out as `str`. A model of bytes reads text as UTF-8; in what
     it writes, bytes that are no UTF-8 become the replacement character, and a character
@@ -48,15 +49,16 @@ class LanguageModel:
 
     config: Config
     params: Params = dataclasses.field(repr=False)
-    vocabulary: Vocabulary
-    symbol_counts: np.ndarray = dataclasses.field(repr=False)
-    """How often each symbol occurs in the corpus, int64 `[v]`."""
+    text: TextDescription
+    """What they were trained on."""
 
     step: int
     """Updates behind the parameters."""
 
-    fingerprint: str = dataclasses.field(repr=False)
-    """SHA-256 of the text they were trained on, and of its vocabulary."""
+    @property
+    def vocabulary(self) -> Vocabulary:
+        """The symbols behind the ids."""
+        return self.text.vocabulary
 
     @overload
     def generate(
@@ -192,7 +194,7 @@ class LanguageModel:
         self, ids: np.ndarray, rows: int, carry: Any = None
     ) -> sampling.SamplingState:
         """The sampling state after reading `ids [n]` once, for each of `rows` rows."""
-        counts = jnp.asarray(self.symbol_counts, jnp.float32)
+        counts = jnp.asarray(self.text.counts, jnp.float32)
         state = sampling.start(self.config, jnp.log(counts / counts.sum()), 1)
         if carry is not None:
             state = state._replace(carry=carry)
@@ -268,13 +270,10 @@ def load(workdir: str | Path, step: str | int = "best") -> LanguageModel:
 
 def _model(checkpoints: Checkpoints, step: int) -> LanguageModel:
     record = read(checkpoints, step)
-    config, vocabulary = record.config, record.vocabulary
-    shapes = jax.eval_shape(
-        lambda key: init(config, vocabulary.size, key), jax.random.key(0)
-    )
+    config, vocab_size = record.config, record.text.vocabulary.size
+    shapes = jax.eval_shape(lambda key: init(config, vocab_size, key), jax.random.key(0))
     params = checkpoints.restore(step, {"params": shapes})["params"]
-    counts, text = record.symbol_counts, record.fingerprint
-    return LanguageModel(config, params, vocabulary, counts, step, text)
+    return LanguageModel(config, params, record.text, step)
 
 
 def inspect_run(workdir: str | Path, step: str | int = "latest") -> dict[str, Any]:
@@ -290,6 +289,7 @@ def inspect_run(workdir: str | Path, step: str | int = "latest") -> dict[str, An
 
 def _facts(checkpoints: Checkpoints, step: int) -> dict[str, Any]:
     record = read(checkpoints, step)
+    vocabulary = record.text.vocabulary
     items = ("params", "opt_state", "carry")
     targets = {name: checkpoints.metadata(step, name) for name in items}
     state = checkpoints.restore(step, targets)
@@ -300,7 +300,7 @@ def _facts(checkpoints: Checkpoints, step: int) -> dict[str, Any]:
         "steps": checkpoints.steps(),
         "parameters": sum(leaf.size for leaf in jax.tree.leaves(state["params"])),
         "config": to_dict(record.config),
-        "vocabulary": {"kind": record.vocabulary.kind, "size": record.vocabulary.size},
+        "vocabulary": {"kind": vocabulary.kind, "size": vocabulary.size},
         "best": None if best is None else {"step": best, "loss": loss},
         "versions": record.versions,
         "digest": digest(state),

@@ -240,7 +240,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "a cache of tokens that is damaged is made anew",
         "charjax/text/token_cache.py",
-        "right = digest.hexdigest() == entry.ids_checksum",
+        'right = digest.hexdigest() == entry["ids_checksum"]',
         "right = True",
         "tests/text/test_token_cache.py -k damaged_entry",
     ),
@@ -283,8 +283,8 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "a changed text is noticed although the first step has no name yet",
         "charjax/run/start.py",
-        "plan.workdir, text.fingerprint,",
-        "plan.workdir, record.fingerprint,",
+        "plan.workdir, run.corpus.text)",
+        "plan.workdir, record.text)",
         "tests/test_fit.py -k no_name_yet",
     ),
     Mutant(
@@ -423,21 +423,21 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "a changed text is noticed at resume",
         "charjax/run/plan.py",
-        "if record.fingerprint != fingerprint:",
-        "if record.characters != length:",
+        "if record.text.fingerprint != text.fingerprint:",
+        "if record.text.length != text.length:",
         'tests/test_fit.py -k "another_config_or_text or no_name_yet"',
     ),
     Mutant(
         "a changed text is noticed when a split of it is scored",
         "charjax/commands/cli.py",
-        "if found.fingerprint != model.fingerprint:",
-        "if found.vocabulary != model.vocabulary:",
+        "if found.text.fingerprint != model.text.fingerprint:",
+        "if found.text.vocabulary != model.vocabulary:",
         "tests/test_commands.py -k evaluation_refuses",
     ),
     Mutant(
         "a changed text is never found in the cache of tokens",
-        "charjax/text/corpus.py",
-        '"raw": digest,',
+        "charjax/text/token_cache.py",
+        '"raw": raw_digest,',
         '"raw": "",',
         "tests/text/test_token_cache.py",
     ),
@@ -1045,7 +1045,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "what another process encoded is not encoded again",
         "charjax/text/corpus.py",
-        "        ids = read()\n        return _write",
+        "        ids = token_cache.read(fingerprint, watch)\n        return _write",
         "        return _write",
         "tests/text/test_token_cache.py -k others_wait",
     ),

@@ -20,9 +20,14 @@ from charjax import (
     TrainConfig,
 )
 from charjax.language_model import inspect_run
-from charjax.storage.record import Standing
+from charjax.run.opened import Run
+from charjax.run.plan import plan
+from charjax.run.start import first_state
+from charjax.storage.record import Standing, parsed
 from charjax.storage.run_directory import read_config
-from charjax.text import batching
+from charjax.text import batching, builtin
+from charjax.text.corpus import load as load_corpus
+from charjax.text.watch import silent
 
 TEXT = "the quick brown fox jumps over the lazy dog. " * 80
 
@@ -88,6 +93,41 @@ def test_it_learns_and_keeps_everything(tmp_path):
         assert line["bits_per_char"] == pytest.approx(line["loss"] / np.log(2))
     train_line = next(line for line in result.history if line["split"] == "train")
     assert {"learning_rate", "grad_norm", "chars_per_second"} <= set(train_line)
+
+
+def test_what_a_text_is_is_one_value_from_the_survey_to_the_model(tmp_path):
+    config = small(**{"train.steps": 1})
+    planned = plan(config, None, TEXT.replace("dog", "d\r\ng"), False, False, silent)
+    surveyed = planned.surveyed
+    assert surveyed.text.notes == ("80 CRLF line ends became LF",)
+    corpus = load_corpus(surveyed)
+    run = Run(planned, corpus, None)
+    state, standing = first_state(run)
+    record, model = run.record(1, standing, None), run.model(state)
+    for text in (corpus.text, record.text, model.text):
+        assert text is surveyed.text
+    again = parsed(json.loads(json.dumps(record.to_dict())), 1).text
+    charjax.fit(config, tmp_path, text=surveyed.bytes_to_keep(), quiet=True)
+    for text in (again, charjax.load(tmp_path).text):
+        assert text.vocabulary == surveyed.text.vocabulary
+        assert text.fingerprint == surveyed.text.fingerprint
+        assert text.length == surveyed.text.length == len(corpus.ids)
+        np.testing.assert_array_equal(text.counts, surveyed.text.counts)
+
+
+def test_the_built_in_text_is_built_once_and_kept(tmp_path, monkeypatch):
+    built = []
+
+    def python_reference():
+        built.append(TEXT)
+        return TEXT
+
+    monkeypatch.setattr(builtin, "python_reference", python_reference)
+    charjax.fit(small(**{"train.steps": 2}), tmp_path, quiet=True)
+    assert len(built) == 1
+    assert (tmp_path / "corpus.txt").read_text() == TEXT
+    charjax.fit(small(**{"train.steps": 4}), tmp_path, quiet=True)
+    assert len(built) == 1 and done(tmp_path) == 4
 
 
 def test_it_shows_how_long_the_device_waits_for_input(monkeypatch, capfd):

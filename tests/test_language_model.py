@@ -62,9 +62,8 @@ def test_a_character_of_several_bytes_survives_the_border_of_two_chunks(model):
     only[list("é".encode())] = 0
     params["head"]["bias"] = only
     counts = np.bincount(list("é".encode()), minlength=256)
-    writer = dataclasses.replace(
-        model, params=params, vocabulary=vocabulary, symbol_counts=counts
-    )
+    text = dataclasses.replace(model.text, vocabulary=vocabulary, counts=counts)
+    writer = dataclasses.replace(model, params=params, text=text)
     for seed in range(6):
         text = writer.generate("", length=2 * CHUNK, seed=seed)
         assert "".join(writer.stream("", length=2 * CHUNK, seed=seed)) == text

@@ -30,9 +30,10 @@ from charjax.reporting.progress import reading
 from charjax.run.fit import fit
 from charjax.storage import run_directory
 from charjax.storage.failures import reason_for
-from charjax.text.corpus import Watch, survey
 from charjax.text.corpus import load as load_corpus
 from charjax.text.sources import absolute
+from charjax.text.survey import survey
+from charjax.text.watch import Watch
 
 RUNS = Path("runs")
 
@@ -388,7 +389,7 @@ def _text_to_score(
         split = options.split or "validation"
         kept = run_directory.kept_text(workdir)
         found = survey(data, kept, model.vocabulary, watch=watch)
-        if found.fingerprint != model.fingerprint:
+        if found.text.fingerprint != model.text.fingerprint:
             raise InputError(
                 f"data.source is {' '.join(data.sources)}: the text is not the one that "
                 f"{workdir} was trained on, so it has no {split} split; restore it, or "

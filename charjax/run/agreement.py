@@ -25,7 +25,7 @@ def check_plan(plan: Plan) -> None:
     processes.check_agreement(
         {
             **fields,
-            "text": plan.surveyed.fingerprint,
+            "text": plan.surveyed.text.fingerprint,
             "model in train.init_from": _digest(origin),
         }
     )

@@ -143,7 +143,7 @@ def _train(
         score_test(run, state, report)
     return FitResult(
         state=state,
-        vocabulary=run.corpus.vocabulary,
+        vocabulary=run.corpus.text.vocabulary,
         history=report.history,
         best_loss=standing.best_loss,
         workdir=run.plan.workdir,

@@ -12,7 +12,7 @@ def introduction(run: Run, first: int) -> Iterator[str]:
     """The lines that are shown before step `first + 1`."""
     plan, data, model = run.plan, run.config.data, run.config.model
     if first == 0:
-        yield from run.corpus.report.lines()
+        yield from run.corpus.text.lines()
     parameters = sum(leaf.size for leaf in jax.tree.leaves(plan.abstract.params))
     devices = f"{plan.mesh.size} {jax.devices()[0].device_kind} device(s)"
     yield (

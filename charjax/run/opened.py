@@ -44,30 +44,19 @@ class Run:
 
     def model(self, state: TrainState) -> LanguageModel:
         """The model as it is now, on one device; all processes must ask."""
-        text, params = self.corpus, state.params
+        params = state.params
         if self.plan.mesh.size > 1:
             params = placement.on_one_device(params)
-        return LanguageModel(
-            self.config,
-            params,
-            text.vocabulary,
-            text.counts,
-            int(state.step),
-            text.fingerprint,
-        )
+        return LanguageModel(self.config, params, self.corpus.text, int(state.step))
 
     def record(
         self, step: int, standing: Standing, validation_loss: float | None
     ) -> Record:
         """What makes a checkpoint explain itself."""
-        text = self.corpus
         return Record(
             step=step,
             config=self.config,
-            vocabulary=text.vocabulary,
-            symbol_counts=text.counts,
-            fingerprint=text.fingerprint,
-            characters=len(text.ids),
+            text=self.corpus.text,
             validation_loss=validation_loss,
             standing=standing,
             versions=_versions(),
@@ -99,7 +88,8 @@ def opened(plan: Plan, corpus: Corpus) -> Iterator[Run]:
             # Only now that nothing can be refused any more.
             if plan.fresh:
                 run_directory.start_over(plan.workdir)
-            run_directory.create(plan.workdir, plan.config, plan.own_text)
+            own_text = plan.surveyed.bytes_to_keep()
+            run_directory.create(plan.workdir, plan.config, own_text)
         sound = [] if plan.record is None else [plan.record.step]
         # What a killed run left is tidied up by the first, before the others read.
         checkpoints = Checkpoints(plan.workdir / run_directory.CHECKPOINTS, sound=sound)

@@ -20,9 +20,12 @@ from charjax.storage.checkpoints import Checkpoints
 from charjax.storage.record import Record
 from charjax.storage.record import read as read_record
 from charjax.text import batching
-from charjax.text.corpus import Survey, Watch, boundaries, survey, text_without_file
+from charjax.text.corpus import boundaries
+from charjax.text.description import TextDescription
 from charjax.text.sources import IN_MEMORY, absolute
+from charjax.text.survey import Survey, survey
 from charjax.text.vocabulary import Vocabulary
+from charjax.text.watch import Watch
 from charjax.training.optimizer import resolve, total_steps
 from charjax.training.state import TrainState, initial_state
 
@@ -44,9 +47,6 @@ class Plan:
     """Whether the run in `workdir` goes on."""
 
     surveyed: Survey
-    own_text: bytes | None
-    """A new run's text, where no other file holds it."""
-
     mesh: Any
     make: Callable[[Array], TrainState]
     """The state before the first update, from a PRNG key."""
@@ -93,23 +93,21 @@ def plan(
     surveyed = survey(config.data, text, watch=watch)
     epoch_steps = _epoch_steps(config, surveyed)
     config = resolve(config, epoch_steps)
-    make = functools.partial(initial_state, config, surveyed.vocabulary.size)
+    make = functools.partial(initial_state, config, surveyed.text.vocabulary.size)
     abstract = _abstract(make, config, mesh)
-    record = origin = own_text = None
+    record = origin = None
     if resuming and workdir is not None and run_directory.has_checkpoint(workdir):
-        record = _newest_record(workdir, config, surveyed, strict)
+        record = _newest_record(workdir, config, surveyed.text, strict)
     elif config.train.init_from is not None:
-        origin = _origin(config, surveyed.vocabulary)
+        origin = _origin(config, surveyed.text.vocabulary)
     if workdir is not None and not resuming:
         run_directory.check_apart(workdir, config)
-        own_text = text_without_file(config.data, text)
     return Plan(
         config=config,
         workdir=workdir,
         fresh=fresh,
         resuming=resuming,
         surveyed=surveyed,
-        own_text=own_text,
         mesh=mesh,
         make=make,
         abstract=abstract,
@@ -124,31 +122,33 @@ def _epoch_steps(config: Config, surveyed: Survey) -> int:
     """Steps in an epoch; refuses a text that is too short."""
     lengths = {}
     for name in ("train", "validation", "test"):
-        start, end = boundaries(surveyed.length, name, config.data.split)
+        start, end = boundaries(surveyed.text.length, name, config.data.split)
         batching.check_length(end - start, config.data, name)
         lengths[name] = end - start
     return batching.batches_per_epoch(lengths["train"], config.data)
 
 
-def _newest_record(workdir: Path, config: Config, surveyed: Survey, strict: bool) -> Record:
+def _newest_record(
+    workdir: Path, config: Config, text: TextDescription, strict: bool
+) -> Record:
     """Of the newest step that is not damaged; refuses another text than the run's."""
     with Checkpoints(workdir / run_directory.CHECKPOINTS, read_only=True) as checkpoints:
         record = checkpoints.reading(
             "latest", functools.partial(read_record, checkpoints), strict=strict
         )
-    check_text(record, config, workdir, surveyed.fingerprint, surveyed.length)
+    check_text(record, config, workdir, text)
     return record
 
 
 def check_text(
-    record: Record, config: Config, workdir: Path, fingerprint: str, length: int
+    record: Record, config: Config, workdir: Path, text: TextDescription
 ) -> None:
     """Refuses a text, by its fingerprint, other than the one a checkpoint learned from."""
-    if record.fingerprint != fingerprint:
+    if record.text.fingerprint != text.fingerprint:
         raise InputError(
             f"data.source is {' '.join(config.data.sources)}: the text is not the one "
-            f"that {workdir} was trained on ({length:,} characters now, "
-            f"{record.characters:,} then). Restore the text, or start over with --fresh "
+            f"that {workdir} was trained on ({text.length:,} characters now, "
+            f"{record.text.length:,} then). Restore the text, or start over with --fresh "
             "or another --workdir."
         )
 

@@ -43,12 +43,12 @@ def _fresh(run: Run) -> TrainState:
 
 
 def _restored(run: Run, step: int) -> tuple[TrainState, Standing]:
-    plan, text, record = run.plan, run.corpus, run.plan.record
+    plan, record = run.plan, run.plan.record
     assert run.checkpoints is not None and plan.workdir is not None
     if record is None or record.step != step:
         # A step that was whole but had no name yet when the run was planned.
         record = read(run.checkpoints, step)
-        check_text(record, run.config, plan.workdir, text.fingerprint, len(text.ids))
+        check_text(record, run.config, plan.workdir, run.corpus.text)
     target = plan.abstract
     items = run.checkpoints.restore(
         step,

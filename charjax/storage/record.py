@@ -12,6 +12,7 @@ from charjax.config.checks import check_fields, refuse
 from charjax.config.schema import Config, from_dict, to_dict
 from charjax.errors import InputError
 from charjax.storage.checkpoints import Checkpoints
+from charjax.text.description import TextDescription
 from charjax.text.vocabulary import Vocabulary
 
 
@@ -43,15 +44,8 @@ class Record:
 
     step: int
     config: Config
-    vocabulary: Vocabulary
-    symbol_counts: np.ndarray
-    """How often each symbol occurs in the corpus, int64 `[v]`."""
-
-    fingerprint: str
-    """SHA-256 of the corpus and its vocabulary."""
-
-    characters: int
-    """Length of the corpus."""
+    text: TextDescription
+    """The text that was learned; its sources and notes are not kept."""
 
     validation_loss: float | None
     standing: Standing
@@ -62,9 +56,12 @@ class Record:
         return {
             "step": self.step,
             "config": to_dict(self.config),
-            "vocabulary": self.vocabulary.to_dict(),
-            "symbol_counts": self.symbol_counts.tolist(),
-            "corpus": {"fingerprint": self.fingerprint, "characters": self.characters},
+            "vocabulary": self.text.vocabulary.to_dict(),
+            "symbol_counts": self.text.counts.tolist(),
+            "corpus": {
+                "fingerprint": self.text.fingerprint,
+                "characters": self.text.length,
+            },
             "validation_loss": self.validation_loss,
             "memory": dataclasses.asdict(self.standing),
             "versions": self.versions,
@@ -79,7 +76,7 @@ def read(checkpoints: Checkpoints, step: int) -> Record:
     """
     values = checkpoints.record(step)
     try:
-        return _parsed(values, step)
+        return parsed(values, step)
     except InputError as error:
         words = str(error)
         shown = words if len(words) < 500 else words[:500] + " ..."
@@ -89,15 +86,16 @@ def read(checkpoints: Checkpoints, step: int) -> Record:
         ) from error
 
 
-def _parsed(values: Mapping[str, Any], step: int) -> Record:
-    corpus = _part(values, "corpus", dict)
+def parsed(values: Mapping[str, Any], step: int) -> Record:
+    """The record that JSON values describe; InputError if they are not one of `step`."""
     standing = _part(values, "memory", dict)
     if _part(values, "step", int) != step:
         refuse("step", values["step"], f"expected {step}")
     config = from_dict(_part(values, "config", dict))
-    vocabulary = Vocabulary.from_dict(_part(values, "vocabulary", dict))
-    if vocabulary.kind != config.data.vocabulary:
-        refuse("vocabulary.kind", vocabulary.kind, f"expected {config.data.vocabulary}")
+    text = _text(values)
+    kind = text.vocabulary.kind
+    if kind != config.data.vocabulary:
+        refuse("vocabulary.kind", kind, f"expected {config.data.vocabulary}")
     unknown = set(standing) - {field.name for field in dataclasses.fields(Standing)}
     if unknown:
         refuse("memory", sorted(unknown), "there are no such fields")
@@ -108,10 +106,7 @@ def _parsed(values: Mapping[str, Any], step: int) -> Record:
     return Record(
         step=step,
         config=config,
-        vocabulary=vocabulary,
-        symbol_counts=_counts(_part(values, "symbol_counts", list), vocabulary.size),
-        fingerprint=_part(corpus, "fingerprint", str),
-        characters=_part(corpus, "characters", int),
+        text=text,
         validation_loss=loss if isinstance(loss, float) else None,
         standing=Standing(**standing),
         versions=versions,
@@ -123,6 +118,16 @@ def _part(values: Mapping[str, Any], name: str, kind: type) -> Any:
     if type(found) is not kind:
         refuse(name, found, f"expected a {kind.__name__}")
     return found
+
+
+def _text(values: Mapping[str, Any]) -> TextDescription:
+    vocabulary = Vocabulary.from_dict(_part(values, "vocabulary", dict))
+    counts = _counts(_part(values, "symbol_counts", list), vocabulary.size)
+    corpus = _part(values, "corpus", dict)
+    text = TextDescription(vocabulary, counts, _part(corpus, "fingerprint", str))
+    if _part(corpus, "characters", int) != text.length:
+        refuse("characters", corpus["characters"], f"symbol_counts add up to {text.length}")
+    return text
 
 
 def _counts(values: list[Any], size: int) -> np.ndarray:

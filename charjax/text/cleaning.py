@@ -7,6 +7,7 @@ import codecs
 import dataclasses
 import hashlib
 import itertools
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import AnyStr
@@ -14,10 +15,8 @@ from typing import AnyStr
 from charjax.config.schema import DataConfig
 from charjax.errors import InputError
 from charjax.text import sources
+from charjax.text.sources import Origin
 from charjax.text.vocabulary import to_bytes
-
-Origin = str | bytes | tuple[Path, ...]
-"""A text in memory, or the files to read one after the other."""
 
 _UTF8_MARK = codecs.BOM_UTF8
 _UTF16_MARKS = {codecs.BOM_UTF16_LE: "utf-16-le", codecs.BOM_UTF16_BE: "utf-16-be"}
@@ -31,26 +30,27 @@ class Tally:
     """
 
     advance: Callable[[int], None] = lambda size: None
+    marks: Counter[str] = dataclasses.field(default_factory=Counter)
     crlf: int = 0
     lone_cr: int = 0
     before: int = 0
     after: int = 0
-    remarks: list[str] = dataclasses.field(default_factory=list)
     file_digests: list[bytes] = dataclasses.field(default_factory=list)
 
     def notes(self) -> tuple[str, ...]:
-        """One readable line per thing that was done to the text.
+        """One line for each thing that was done to the text.
 
         >>> Tally(crlf=1200, before=1).notes()
         ('1,200 CRLF line ends became LF', '1 symbol before the start marker dropped')
         """
         counted = (
+            *((number, mark, " taken off") for mark, number in self.marks.items()),
             (self.crlf, "CRLF line end", " became LF"),
             (self.lone_cr, "CR line end", " became LF"),
             (self.before, "symbol", " before the start marker dropped"),
             (self.after, "symbol", " from the end marker on dropped"),
         )
-        return tuple(self.remarks) + tuple(
+        return tuple(
             f"{number:,} {what}{'' if number == 1 else 's'}{done}"
             for number, what, done in counted
             if number
@@ -112,7 +112,7 @@ def _raw(origin: Origin, tally: Tally) -> Iterator[bytes]:
 def _characters(origin: Origin, encoding: str, tally: Tally) -> Iterator[str]:
     if isinstance(origin, str):
         if origin.startswith("\ufeff"):
-            tally.remarks.append("byte-order mark taken off")
+            tally.marks["byte-order mark"] += 1
         yield from _unify_line_ends(_slices(origin.removeprefix("\ufeff")), tally)
         return
     if isinstance(origin, bytes):
@@ -157,7 +157,7 @@ def _decode(
     elif head[:2] in _UTF16_MARKS and not codecs.lookup(encoding).name.startswith("utf-32"):
         mark, encoding = head[:2], _UTF16_MARKS[head[:2]]
     if mark:
-        tally.remarks.append(f"{name}: {encoding} byte-order mark taken off")
+        tally.marks[f"{encoding} byte-order mark"] += 1
     # Text kept from memory may hold lone surrogates, and must read back the same.
     errors = "surrogatepass" if codecs.lookup(encoding).name == "utf-8" else "strict"
     decoder = codecs.getincrementaldecoder(encoding)(errors)

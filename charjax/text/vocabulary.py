@@ -259,6 +259,15 @@ def code_points(text: str) -> np.ndarray:
     return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), "<u4")
 
 
+def codes(chunk: str | bytes) -> np.ndarray:
+    """The code points of a str, or the values of bytes.
+
+    >>> codes(b"ab").tolist()
+    [97, 98]
+    """
+    return code_points(chunk) if isinstance(chunk, str) else np.frombuffer(chunk, np.uint8)
+
+
 def to_bytes(text: str) -> bytes:
     """A str as UTF-8, with lone surrogates written as if they were characters.
 

@@ -11,8 +11,10 @@ from hypothesis import strategies as st
 
 from charjax.config.schema import DataConfig
 from charjax.errors import InputError
-from charjax.text import cleaning, corpus, sources
-from charjax.text.corpus import boundaries, load, survey, text_without_file
+from charjax.text import cleaning, corpus, downloads
+from charjax.text.corpus import boundaries, load
+from charjax.text.description import TextDescription
+from charjax.text.survey import survey
 from charjax.text.vocabulary import Vocabulary
 
 shared_fixtures = settings(
@@ -23,7 +25,7 @@ any_text = st.text(st.characters(exclude_categories=()), max_size=40)
 
 def read(data, text=None):
     loaded = load(survey(data, text))
-    return loaded.vocabulary.decode(loaded.ids)
+    return loaded.text.vocabulary.decode(loaded.ids)
 
 
 def unified(text):
@@ -41,12 +43,12 @@ def test_any_text_reads_the_same_in_memory_and_from_files(write, chunk_bytes, te
         with pytest.raises(InputError, match="empty"):
             survey(data)
         return
-    found = survey(data)
+    found = survey(data).text
     assert found.length == len(expected) == found.counts.sum()
     assert found.vocabulary == Vocabulary.characters(expected)
     assert [expected.count(s) for s in found.vocabulary.symbols] == found.counts.tolist()
     assert read(data) == read(data, text) == expected
-    assert survey(data, text).fingerprint == found.fingerprint
+    assert survey(data, text).text.fingerprint == found.fingerprint
 
 
 @shared_fixtures
@@ -54,23 +56,25 @@ def test_any_text_reads_the_same_in_memory_and_from_files(write, chunk_bytes, te
 @pytest.mark.parametrize("kind", ["characters", "bytes"])
 def test_text_kept_as_a_file_reads_the_same(write, kind, text, encoding):
     choices = {"vocabulary": kind, "encoding": encoding}
-    kept = text_without_file(DataConfig(**choices), text)
-    data = write(kept, **choices)
     if kind == "characters" and not text.removeprefix("\ufeff"):
         return
-    from_file, in_memory = load(survey(data)), load(survey(DataConfig(**choices), text))
+    surveyed = survey(DataConfig(**choices), text)
+    data = write(surveyed.bytes_to_keep(), **choices)
+    from_file, in_memory = load(survey(data)), load(surveyed)
     assert np.array_equal(from_file.ids, in_memory.ids)
-    assert from_file.fingerprint == in_memory.fingerprint
+    assert from_file.text.fingerprint == in_memory.text.fingerprint
 
 
 def test_the_built_in_text_kept_as_a_file_reads_the_same(write, cache):
-    in_memory = load(survey(DataConfig()))
+    surveyed = survey(DataConfig())
+    in_memory = load(surveyed)
     assert not cache.exists()
-    from_file = load(survey(write(text_without_file(DataConfig()))))
-    assert in_memory.fingerprint == from_file.fingerprint
+    from_file = load(survey(write(surveyed.bytes_to_keep())))
+    assert in_memory.text.fingerprint == from_file.text.fingerprint
     assert np.array_equal(in_memory.ids, from_file.ids)
-    assert text_without_file(DataConfig(), b"\xff\r\n") == b"\xff\r\n"
-    assert text_without_file(write("ab")) is None
+    raw = b"\xff\r\n"
+    assert survey(DataConfig(vocabulary="bytes"), raw).bytes_to_keep() == raw
+    assert survey(write("ab")).bytes_to_keep() is None
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 4, 5, 100])
@@ -79,12 +83,12 @@ def test_line_ends_are_unified_across_chunk_borders(write, chunk_bytes, size):
     data = write("a\r\nb\rc\n\r\r\nd\r")
     found = survey(data)
     assert read(data) == "a\nb\nc\n\n\nd\n"
-    assert found.report.notes == (
+    assert found.text.notes == (
         "2 CRLF line ends became LF",
         "3 CR line ends became LF",
     )
     exact = load(survey(write("a\r\nb\r", vocabulary="bytes")))
-    assert exact.vocabulary.decode_bytes(exact.ids) == b"a\r\nb\r"
+    assert exact.text.vocabulary.decode_bytes(exact.ids) == b"a\r\nb\r"
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 4, 7, 100])
@@ -94,7 +98,7 @@ def test_byte_order_marks_override_the_encoding(write, chunk_bytes, size, codec)
     mark = b"" if codec == "utf-8-sig" else "\ufeff".encode(codec)
     data = write(mark + "né\r\n😀".encode(codec), encoding="latin-1")
     assert read(data) == "né\n😀"
-    assert "byte-order mark taken off" in survey(data).report.notes[0]
+    assert "byte-order mark taken off" in survey(data).text.notes[0]
     assert read(data, mark + "né\r\n😀".encode(codec)) == "né\n😀"
 
 
@@ -169,8 +173,8 @@ def test_files_are_joined_with_a_line_end_where_one_lacks_it(tmp_path, write):
     paths = tuple(str(tmp_path / name) for name in "1234")
     assert read(DataConfig(source=paths)) == "a\nb\nc"
     exact = load(survey(DataConfig(source=paths, vocabulary="bytes")))
-    assert exact.vocabulary.decode_bytes(exact.ids) == "ab\r\ufeffc".encode()
-    line, *_ = survey(DataConfig(source=paths)).report.lines()
+    assert exact.text.vocabulary.decode_bytes(exact.ids) == "ab\r\ufeffc".encode()
+    line, *_ = survey(DataConfig(source=paths)).text.lines()
     assert line.endswith("/3 and 1 more: 5 characters, 4 symbols")
 
 
@@ -183,32 +187,33 @@ def test_empty_text_is_refused(write):
 
 
 def test_the_report_is_short_and_readable(write):
-    report = survey(write("hello\r\nworld\x07é", encoding="utf-8")).report
-    name, *rest = report.lines()
+    name, *rest = survey(write("hello\r\nworld\x07é", encoding="utf-8")).text.lines()
     assert name.endswith("text.txt: 13 characters, 10 symbols")
     assert rest == [
         "1 CRLF line end became LF",
         r"rarest: '\x07' 1, '\n' 1, 'd' 1, 'e' 1, 'h' 1",
     ]
-    assert survey(DataConfig(vocabulary="bytes"), "ab").report.rarest[0] == ("0x61", 1)
-    assert "nothing to learn" in survey(DataConfig(), "aaa").report.notes[0]
+    _, rarest = survey(DataConfig(vocabulary="bytes"), "ab").text.lines()
+    assert rarest == "rarest: 0x61 1, 0x62 1"
+    assert "nothing to learn" in survey(DataConfig(), "aaa").text.notes[0]
     many = survey(DataConfig(), "".join(map(chr, range(0x4E00, 0x4E00 + 6000))))
-    assert "6,000 symbols are many" in many.report.notes[0]
-    assert "1 lone surrogates" in survey(DataConfig(), "a\udc80").report.notes[0]
+    assert "6,000 symbols are many" in many.text.notes[0]
+    assert "1 lone surrogates" in survey(DataConfig(), "a\udc80").text.notes[0]
 
 
 def test_a_given_vocabulary_is_kept_and_others_characters_refused(write):
     vocabulary = Vocabulary.characters("abcdef")
     found = survey(write("fade"), vocabulary=vocabulary)
-    assert found.vocabulary == vocabulary and found.counts.tolist() == [1, 0, 0, 1, 1, 1]
+    assert found.text.vocabulary == vocabulary
+    assert found.text.counts.tolist() == [1, 0, 0, 1, 1, 1]
     assert load(found).ids.tolist() == [5, 0, 3, 4]
-    assert found.fingerprint != survey(write("fade")).fingerprint
+    assert found.text.fingerprint != survey(write("fade")).text.fingerprint
     data = write("faxé ade")
     with pytest.raises(InputError, match=r"'x' \(U\+0078\), 'é' \(U\+00E9\).*train a new"):
         survey(data, vocabulary=vocabulary)
     for _ in range(2):
         skipped = survey(data, vocabulary=vocabulary, on_unknown="skip")
-        assert skipped.report.notes == ("3 unknown characters left out",)
+        assert skipped.text.notes == ("3 unknown characters left out",)
         assert load(skipped).ids.tolist() == [5, 0, 0, 3, 4]
     # What was cached without them must not be found when they are asked about.
     with pytest.raises(InputError, match="not in the vocabulary"):
@@ -220,14 +225,14 @@ def test_a_given_vocabulary_is_kept_and_others_characters_refused(write):
 
 
 def test_the_fingerprint_is_of_content_and_vocabulary(write):
-    lf, crlf = survey(write("a\nb", "lf")), survey(write("a\r\nb", "crlf"))
+    lf, crlf = survey(write("a\nb", "lf")).text, survey(write("a\r\nb", "crlf")).text
     assert lf.fingerprint == crlf.fingerprint
     others = [
         survey(write("a\nc")),
         survey(write("a\nb", vocabulary="bytes")),
         survey(DataConfig(end_marker="b"), "a\nb"),
     ]
-    assert len({lf.fingerprint, *(other.fingerprint for other in others)}) == 4
+    assert len({lf.fingerprint, *(other.text.fingerprint for other in others)}) == 4
 
 
 SHARES = [(0.9, 0.1, 0.0), (0.8, 0.1, 0.1), (1.0, 0.0, 0.0), (0.7, 0.0, 0.3), (1 / 3,) * 3]
@@ -236,12 +241,7 @@ SHARES = [(0.9, 0.1, 0.0), (0.8, 0.1, 0.1), (1.0, 0.0, 0.0), (0.7, 0.0, 0.3), (1
 @shared_fixtures
 @given(st.integers(1, 10**7), st.sampled_from(SHARES))
 def test_splits_cover_the_text_in_order(n, shares):
-    whole = load(survey(DataConfig(), "ab"))
-    ids = np.broadcast_to(np.uint8(0), n)
-    text = corpus.Corpus(ids, whole.vocabulary, "", whole.counts, whole.report)
-    stops = [
-        boundaries(len(text.ids), name, shares) for name in ("train", "validation", "test")
-    ]
+    stops = [boundaries(n, name, shares) for name in ("train", "validation", "test")]
     assert stops[0][0] == 0 and stops[2][1] == n
     assert stops[0][1] == stops[1][0] and stops[1][1] == stops[2][0]
     for (start, stop), share in zip(stops, shares, strict=True):
@@ -249,17 +249,11 @@ def test_splits_cover_the_text_in_order(n, shares):
 
 
 def test_a_share_is_not_a_victim_of_floats():
-    found = load(survey(DataConfig(), "ab"))
+    text = TextDescription(Vocabulary.characters("a"), np.array([1]), "")
     for n, share, stop in ((1_985_223, 0.9, 1_786_700), (10, 0.7, 7), (100, 0.29, 29)):
-        text = corpus.Corpus(
-            np.broadcast_to(np.uint8(0), n),
-            found.vocabulary,
-            "",
-            found.counts,
-            found.report,
-        )
-        assert boundaries(len(text.ids), "train", (share, 1 - share, 0.0)) == (0, stop)
-        assert len(text.split("validation", (share, 1 - share, 0.0))) == n - stop
+        whole = corpus.Corpus(np.broadcast_to(np.uint8(0), n), text)
+        assert boundaries(n, "train", (share, 1 - share, 0.0)) == (0, stop)
+        assert len(whole.split("validation", (share, 1 - share, 0.0))) == n - stop
 
 
 @pytest.mark.data
@@ -282,20 +276,21 @@ def test_a_share_is_not_a_victim_of_floats():
 )
 def test_real_texts(real_text, cache, name, file, choices, length, symbols):
     path = real_text(file)
-    found = survey(DataConfig(source=path, **choices))
+    found = survey(DataConfig(source=path, **choices)).text
     assert (found.length, found.vocabulary.size) == (length, symbols)
     (cache / "texts").mkdir(parents=True)
-    os.symlink(path, cache / "texts" / sources.DOWNLOADS[name].filename)
-    named = survey(DataConfig(source=name, **choices))
+    os.symlink(path, cache / "texts" / downloads.DOWNLOADS[name].filename)
+    named = survey(DataConfig(source=name, **choices)).text
     assert named.fingerprint == found.fingerprint
     raw = Path(path).read_bytes()
-    assert survey(DataConfig(**choices), raw).fingerprint == found.fingerprint
+    assert survey(DataConfig(**choices), raw).text.fingerprint == found.fingerprint
 
 
 _MEASURE = """
 import sys, threading, time
 from charjax.config.schema import DataConfig
-from charjax.text.corpus import load, survey
+from charjax.text.corpus import load
+from charjax.text.survey import survey
 
 def anonymous():
     for line in open("/proc/self/status"):

@@ -11,8 +11,8 @@ import pytest
 
 from charjax.config.schema import DataConfig
 from charjax.errors import InputError
-from charjax.text import sources
-from charjax.text.corpus import survey
+from charjax.text import builtin, downloads, sources
+from charjax.text.survey import survey
 
 TEXT = b"It was a dark and stormy night.\n" * 40
 
@@ -59,10 +59,10 @@ def offer(monkeypatch):
     """Puts a download into the table in place of anna's."""
 
     def put(url, expected=None, **other):
-        download = sources.Download(
+        download = downloads.Download(
             "a text", url, "anna.txt", expected or checksum(TEXT), **other
         )
-        monkeypatch.setitem(sources.DOWNLOADS, "anna", download)
+        monkeypatch.setitem(downloads.DOWNLOADS, "anna", download)
 
     return put
 
@@ -70,12 +70,14 @@ def offer(monkeypatch):
 def test_a_download_is_fetched_once_and_then_offline(serve, offer, cache, capfd):
     address, asked = serve({"/anna": TEXT})
     offer(f"{address}/anna")
+    told = []
     for _ in range(2):
-        (path,) = sources.files(("anna",))
+        (path,) = sources.files(("anna",), lambda *progress: told.append(progress))
         assert path == cache / "texts" / "anna.txt" and path.read_bytes() == TEXT
     assert asked == ["/anna"]
     assert os.listdir(cache / "texts") == ["anna.txt"]
-    # No terminal, so no progress bar, and nothing from the downloader either.
+    assert told[-1] == ("downloading anna.txt", len(TEXT), len(TEXT))
+    # Nothing is shown but by whoever watches.
     assert capfd.readouterr() == ("", "")
 
 
@@ -117,15 +119,15 @@ def test_a_file_put_by_hand_is_used_once_verified(offer, cache):
     offer("http://127.0.0.1:9/never-asked")
     (cache / "texts").mkdir(parents=True)
     (cache / "texts" / "anna.txt").write_bytes(TEXT)
-    assert survey(DataConfig(source="anna")).length == len(TEXT)
+    assert survey(DataConfig(source="anna")).text.length == len(TEXT)
     (cache / "texts" / "anna.txt").write_bytes(TEXT + b"!")
-    with pytest.raises(InputError, match="is not the text expected"):
+    with pytest.raises(InputError, match="is not the expected text"):
         sources.files(("anna",))
 
 
 def test_every_name_is_described_and_has_a_checksum():
-    assert set(sources.NAMES) == {sources.BUILT_IN, *sources.DOWNLOADS}
-    for download in sources.DOWNLOADS.values():
+    assert set(sources.NAMES) == {builtin.NAME, *downloads.DOWNLOADS}
+    for download in downloads.DOWNLOADS.values():
         algorithm, digest = download.checksum.split(":")
         assert len(digest) == hashlib.new(algorithm).digest_size * 2
         assert download.url.startswith("https://")
@@ -133,13 +135,13 @@ def test_every_name_is_described_and_has_a_checksum():
 
 def test_the_cache_directory_has_a_default(monkeypatch):
     monkeypatch.delenv("CHARJAX_CACHE_DIR")
-    assert sources.cache_directory().name == "charjax"
-    assert sources.cache_directory().is_absolute()
+    assert downloads.cache_directory().name == "charjax"
+    assert downloads.cache_directory().is_absolute()
 
 
 def test_the_built_in_text_is_long_varied_and_never_repeats_itself():
-    text = sources.python_reference()
-    assert text == sources.python_reference()
+    text = builtin.python_reference()
+    assert text == builtin.python_reference()
     assert 300_000 < len(text) < 1_000_000 and 80 < len(set(text)) < 200
     assert text.endswith("\n") and "\n\n\n\n" not in text and "\r" not in text
     paragraphs = [
@@ -153,8 +155,8 @@ def test_the_built_in_text_is_long_varied_and_never_repeats_itself():
 def test_headings_and_lead_ins_go_with_what_follows():
     paragraphs = ["A\n**", "one", "B\n==", "old", "For example:", "old code", "C\n==", "x"]
     fresh = [p not in ("old", "old code") for p in paragraphs]
-    assert sources._without_orphans(paragraphs, fresh) == "A\n**\n\none\n\nC\n==\n\nx"
-    assert sources._without_orphans(["A\n**", "B\n=="], [True, True]) == ""
+    assert builtin._without_orphans(paragraphs, fresh) == "A\n**\n\none\n\nC\n==\n\nx"
+    assert builtin._without_orphans(["A\n**", "B\n=="], [True, True]) == ""
 
 
 def test_a_python_without_its_documentation_is_told_so(monkeypatch):
@@ -182,8 +184,8 @@ def test_what_cannot_be_read_is_refused(tmp_path):
         (tmp_path / "missing.txt", r"no such file.*tinyshakespeare"),
         ("tinyshakespear", r"Did you mean tinyshakespeare\?"),
         (tmp_path / "empty", r"no \*\.txt file"),
-        (tmp_path / "pipe", r"no regular file"),
-        ("/dev/null", r"no regular file"),
+        (tmp_path / "pipe", r"not a regular file"),
+        ("/dev/null", r"not a regular file"),
         ("a\0b", r"cannot be read"),
     ):
         with pytest.raises(InputError, match=message) as caught:

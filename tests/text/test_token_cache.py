@@ -10,7 +10,10 @@ import pytest
 
 from charjax.errors import InputError
 from charjax.text import corpus, token_cache
-from charjax.text.corpus import load, survey
+from charjax.text import survey as surveying
+from charjax.text.corpus import load
+from charjax.text.survey import survey
+from charjax.text.watch import silent
 
 
 def entries(cache):
@@ -26,12 +29,14 @@ def test_a_second_run_maps_the_cache_without_decoding(write, cache, monkeypatch)
     first = survey(data)
     assert not cache.exists()
     loaded = load(first)
-    assert entries(cache) == [first.fingerprint]
-    monkeypatch.setattr(corpus, "clean", refuse_to_decode)
-    for vocabulary in (None, first.vocabulary):
+    assert entries(cache) == [first.text.fingerprint]
+    for module in (corpus, surveying):
+        monkeypatch.setattr(module, "clean", refuse_to_decode)
+    for vocabulary in (None, first.text.vocabulary):
         again = survey(data, vocabulary=vocabulary)
-        assert again.report == first.report and again.fingerprint == first.fingerprint
-        assert np.array_equal(again.counts, first.counts)
+        assert again.text.lines() == first.text.lines()
+        assert again.text.fingerprint == first.text.fingerprint
+        assert np.array_equal(again.text.counts, first.text.counts)
         mapped = load(again)
         assert isinstance(mapped.ids, np.memmap) and not mapped.ids.flags.writeable
         assert np.array_equal(mapped.ids, loaded.ids)
@@ -44,7 +49,7 @@ def test_a_second_run_maps_the_cache_without_decoding(write, cache, monkeypatch)
 def test_a_damaged_entry_is_made_again(write, cache, file, damage):
     data = write("hello world")
     first = load(survey(data))
-    path = cache / "tokens" / first.fingerprint / file
+    path = cache / "tokens" / first.text.fingerprint / file
     raw = bytearray(path.read_bytes())
     for in_between in (False, True):
         found = survey(data)
@@ -59,7 +64,7 @@ def test_a_damaged_entry_is_made_again(write, cache, file, damage):
         again = load(found)
         assert np.array_equal(again.ids, [3, 2, 4, 4, 5, 0, 7, 5, 6, 4, 1])
         assert np.array_equal(load(survey(data)).ids, again.ids)
-        assert entries(cache) == [first.fingerprint]
+        assert entries(cache) == [first.text.fingerprint]
         raw = bytearray(path.read_bytes())
     assert np.array_equal(first.ids, again.ids)
 
@@ -93,7 +98,7 @@ def test_a_file_that_changes_after_the_survey_is_refused(write, cache):
             load(found)
         assert entries(cache) == []
     found = survey(write("hello"))
-    os.unlink(found.report.sources[0])
+    os.unlink(found.text.sources[0])
     with pytest.raises(InputError, match="cannot be read"):
         load(found)
 
@@ -125,23 +130,22 @@ def test_one_writes_and_the_others_wait(write, cache, monkeypatch):
         return really(*arguments)
 
     monkeypatch.setattr(token_cache, "write", counted)
-    entry = token_cache.Entry(found.fingerprint, found.vocabulary, found.counts)
     with ThreadPoolExecutor(1) as pool:
-        with token_cache.turn(found.fingerprint, lambda: None):
+        with token_cache.lock(found.text.fingerprint, silent):
             other = pool.submit(load, found, lambda *what: told.append(what))
             deadline = time.monotonic() + 20
             while not told and time.monotonic() < deadline:
                 time.sleep(0.01)
-            really(entry, [np.array([1, 0, 2, 2, 3])], lambda written: None)
+            really(found.text, [np.array([1, 0, 2, 2, 3])], lambda written: None)
         assert other.result(20).ids.tolist() == [1, 0, 2, 2, 3]
     assert told[0] == ("waiting for another process that encodes the text", 0, 0)
     assert written == []
     # One that gave up leaves the work to the next.
-    shutil.rmtree(cache / "tokens" / found.fingerprint)
-    with pytest.raises(RuntimeError), token_cache.turn(found.fingerprint, lambda: None):
+    shutil.rmtree(cache / "tokens" / found.text.fingerprint)
+    with pytest.raises(RuntimeError), token_cache.lock(found.text.fingerprint, silent):
         raise RuntimeError
     assert load(found).ids.tolist() == [1, 0, 2, 2, 3]
-    assert written == [1] and entries(cache) == [found.fingerprint]
+    assert written == [1] and entries(cache) == [found.text.fingerprint]
 
 
 def test_it_is_told_how_far_reading_is(write):
@@ -193,8 +197,8 @@ def test_processes_may_load_at_once(write, cache):
 
 def test_a_plausible_lie_in_the_cache_is_found_out(write, cache):
     data = write("aab")
-    path = cache / "tokens" / load(survey(data)).fingerprint / "corpus.json"
+    path = cache / "tokens" / load(survey(data)).text.fingerprint / "corpus.json"
     path.write_text(path.read_text().replace("[2, 1]", "[1, 2]"))
-    assert survey(data).counts.tolist() == [2, 1]
+    assert survey(data).text.counts.tolist() == [2, 1]
     load(survey(data))
     assert "[2, 1]" in path.read_text()

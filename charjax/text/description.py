@@ -1,0 +1,71 @@
+"""What a text is, as everything that learns from it or reports on it needs to know."""
+
+import dataclasses
+import functools
+
+import numpy as np
+
+from charjax.text.vocabulary import Vocabulary
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class TextDescription:
+    """What a text is: the one value that survey, corpus, checkpoint and model share.
+
+    `sources` and `notes` are for people, and are not kept in checkpoints.
+
+    >>> text = TextDescription(Vocabulary.characters("ab"), np.array([1, 4]), "c0ffee")
+    >>> text.length
+    5
+    """
+
+    vocabulary: Vocabulary
+    counts: np.ndarray = dataclasses.field(repr=False)
+    """How often each symbol occurs, int64 `[vocab]`."""
+
+    fingerprint: str
+    """The hex SHA-256 of the clean text, the vocabulary and a format number: the same
+    content has the same one, wherever it comes from."""
+
+    sources: tuple[str, ...] = ()
+    """Where the text comes from: paths, or the name of the text."""
+
+    notes: tuple[str, ...] = ()
+    """One line for each thing that was done to the text or is odd about it."""
+
+    @functools.cached_property
+    def length(self) -> int:
+        """How many symbols the text has."""
+        return int(self.counts.sum())
+
+    def lines(self) -> list[str]:
+        """The description, ready to print.
+
+        >>> text = TextDescription(Vocabulary.characters("ab"), np.array([1, 4]), "c0ffee")
+        >>> text.lines()
+        [': 5 characters, 2 symbols', "rarest: 'a' 1, 'b' 4"]
+        """
+        present = np.flatnonzero(self.counts)
+        # Stable, so that equally rare symbols come in the order of the vocabulary.
+        rarest = present[np.argsort(self.counts[present], kind="stable")][:5].tolist()
+        symbols = self.vocabulary.symbols
+        shown = (
+            f"{repr(symbols[i]) if symbols else f'0x{i:02x}'} {self.counts[i]:,}"
+            for i in rarest
+        )
+        return [
+            f"{named(self.sources)}: {self.length:,} {self.vocabulary.kind}, "
+            f"{self.vocabulary.size:,} symbols",
+            *self.notes,
+            f"rarest: {', '.join(shown)}",
+        ]
+
+
+def named(sources: tuple[str, ...]) -> str:
+    """The first few sources, and how many more there are.
+
+    >>> named(("a.txt", "b.txt", "c.txt", "d.txt"))
+    'a.txt, b.txt, c.txt and 1 more'
+    """
+    more = f" and {len(sources) - 3} more" if len(sources) > 3 else ""
+    return ", ".join(sources[:3]) + more

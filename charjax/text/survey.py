@@ -1,0 +1,184 @@
+"""One pass over a text: what it is, and the bytes that a run must keep of it."""
+
+import codecs
+import dataclasses
+import hashlib
+import json
+from pathlib import Path
+
+import numpy as np
+
+from charjax.config.schema import DataConfig
+from charjax.errors import InputError
+from charjax.text import sources, token_cache
+from charjax.text.cleaning import Tally, clean, raw_digest
+from charjax.text.description import TextDescription, named
+from charjax.text.sources import Origin
+from charjax.text.vocabulary import OnUnknown, Vocabulary, codes, describe_unknown, to_bytes
+from charjax.text.watch import Watch, counter, silent
+
+# Above this a softmax over characters is mostly spent on symbols hardly ever seen.
+_MANY_SYMBOLS = 5000
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Survey:
+    """A text that was read through once, and can be loaded."""
+
+    text: TextDescription
+
+    data: DataConfig = dataclasses.field(repr=False)
+    """How it is to be read."""
+
+    origin: Origin = dataclasses.field(repr=False)
+    """The text itself if it is in memory, or its files."""
+
+    raw_digest: str | None = dataclasses.field(default=None, repr=False)
+    """A digest of the files as they were; None for a text in memory."""
+
+    index_name: str | None = dataclasses.field(default=None, repr=False)
+    """Its name in the token cache's index; None if it is not to be found there."""
+
+    def bytes_to_keep(self) -> bytes | None:
+        """The bytes of a text that no file holds, to be kept as one; None if files hold it.
+
+        Read back from a file under the same `data`, they give the same ids and fingerprint.
+
+        >>> survey(DataConfig(), "café").bytes_to_keep()
+        b'caf\\xc3\\xa9'
+        """
+        if isinstance(self.origin, tuple):
+            return None
+        if isinstance(self.origin, bytes):
+            return self.origin
+        # It is kept in UTF-8; where data.encoding is another, a mark has to say so.
+        foreign = codecs.lookup(self.data.encoding).name != "utf-8"
+        mark = foreign and self.data.vocabulary == "characters"
+        mark = mark and not self.origin.startswith("\ufeff")
+        return to_bytes(f"\ufeff{self.origin}" if mark else self.origin)
+
+
+def survey(
+    data: DataConfig,
+    text: str | bytes | None = None,
+    vocabulary: Vocabulary | None = None,
+    on_unknown: OnUnknown = "error",
+    watch: Watch = silent,
+) -> Survey:
+    """Reads a text through and describes it; only a named download is written to disk.
+
+    `text` is a text in memory, in place of `data.source`; its bytes are decoded as a file's
+    would be. With `vocabulary`, the symbols are those, and others raise an InputError that
+    lists them, or are left out if `on_unknown` is "skip". Raises InputError for text that
+    is missing, empty, wrongly encoded or lacks a marker. Files that were encoded before
+    are hashed but not decoded again.
+
+    >>> text = survey(DataConfig(), text="hello").text
+    >>> text.length, text.vocabulary.symbols, text.counts.tolist()
+    (5, 'ehlo', [1, 1, 2, 1])
+    """
+    if vocabulary is not None and vocabulary.kind != data.vocabulary:
+        raise InputError(
+            f"data.vocabulary is {data.vocabulary!r}, but the vocabulary given is one of "
+            f"{vocabulary.kind}: use the same kind."
+        )
+    origin, names = sources.locate(data, text, watch)
+    if isinstance(origin, tuple):
+        known = _look_up(data, origin, names, watch)
+        if known is not None and vocabulary in (None, known.text.vocabulary):
+            return known
+    code_counts, content, tally = _read(data, origin, watch)
+    if not code_counts.any():
+        raise InputError(
+            f"{named(names)}: the text is empty"
+            f"{' between the markers' if tally.before or tally.after else ''}; give one "
+            "with something to learn from."
+        )
+    own = _own_vocabulary(data, code_counts)
+    chosen = own if vocabulary is None else vocabulary
+    counts, left_out = _count(code_counts, chosen, on_unknown, named(names))
+    notes = (*tally.notes(), *left_out, *_oddities(code_counts, counts))
+    fingerprint = _fingerprint(content, chosen)
+    described = TextDescription(chosen, counts, fingerprint, names, notes)
+    if not isinstance(origin, tuple):
+        return Survey(described, data, origin)
+    raw = tally.raw_digest()
+    name = token_cache.index_name(data, sources.size(origin), raw)
+    return Survey(described, data, origin, raw, name if chosen == own else None)
+
+
+def _look_up(
+    data: DataConfig, paths: tuple[Path, ...], names: tuple[str, ...], watch: Watch
+) -> Survey | None:
+    """The survey of files that the token cache knows, made without decoding them."""
+    size = sources.size(paths)
+    if not token_cache.may_know(size):
+        return None
+    digest = raw_digest(paths, counter(watch, "checking the text", size))
+    name = token_cache.index_name(data, size, digest)
+    text = token_cache.look_up(name, names)
+    return None if text is None else Survey(text, data, paths, digest, name)
+
+
+def _read(data: DataConfig, origin: Origin, watch: Watch) -> tuple[np.ndarray, str, Tally]:
+    """How often each code point or byte occurs, the digest of the clean text, and what
+    cleaning did."""
+    tally = Tally(counter(watch, "reading the text", sources.size(origin)))
+    content = hashlib.sha256()
+    code_counts = np.zeros(256 if data.vocabulary == "bytes" else 0x110000, np.int64)
+    for chunk in clean(origin, data, tally):
+        content.update(to_bytes(chunk) if isinstance(chunk, str) else chunk)
+        found = np.bincount(codes(chunk))
+        code_counts[: found.size] += found
+    return code_counts, content.hexdigest(), tally
+
+
+def _own_vocabulary(data: DataConfig, code_counts: np.ndarray) -> Vocabulary:
+    if data.vocabulary == "bytes":
+        return Vocabulary.of_bytes()
+    return Vocabulary("characters", "".join(map(chr, np.flatnonzero(code_counts).tolist())))
+
+
+def _count(
+    code_counts: np.ndarray, vocabulary: Vocabulary, on_unknown: OnUnknown, name: str
+) -> tuple[np.ndarray, list[str]]:
+    """How often each symbol of the vocabulary occurs, and a note about the others."""
+    occurring = np.flatnonzero(code_counts)
+    ids = vocabulary.encode_codes(occurring)
+    unknown = occurring[ids < 0]
+    if unknown.size and on_unknown == "error":
+        raise InputError(
+            f"{name}: {describe_unknown(unknown.tolist())}: take them out of the text, "
+            'leave them out with --on-unknown skip (on_unknown="skip"), or train a new '
+            "model on this text."
+        )
+    if unknown.size == occurring.size:
+        raise InputError(
+            f"{name}: no character of the text is in the vocabulary; give a text in the "
+            "language and script that the model was trained on."
+        )
+    counts = np.zeros(vocabulary.size, np.int64)
+    counts[ids[ids >= 0]] = code_counts[occurring[ids >= 0]]
+    left_out = int(code_counts[unknown].sum())
+    return counts, [f"{left_out:,} unknown characters left out"] if left_out else []
+
+
+def _oddities(code_counts: np.ndarray, counts: np.ndarray) -> list[str]:
+    notes = []
+    surrogates = int(code_counts[0xD800:0xE000].sum())
+    if surrogates:
+        notes.append(f"{surrogates:,} lone surrogates, which are not characters, kept")
+    if np.count_nonzero(counts) == 1:
+        notes.append("only one distinct symbol: there is nothing to learn")
+    if counts.size > _MANY_SYMBOLS:
+        notes.append(f"{counts.size:,} symbols are many: consider --data.vocabulary bytes")
+    return notes
+
+
+def _fingerprint(content: str, vocabulary: Vocabulary) -> str:
+    record = {
+        "format": token_cache.FORMAT,
+        "content": content,
+        "vocabulary": vocabulary.to_dict(),
+    }
+    return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
