@@ -240,7 +240,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "a cache of tokens that is damaged is made anew",
         "charjax/text/token_cache.py",
-        'right = digest.hexdigest() == entry["ids_checksum"]',
+        'right = checksum.hexdigest() == entry["ids_checksum"]',
         "right = True",
         "tests/text/test_token_cache.py -k damaged_entry",
     ),

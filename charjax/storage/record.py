@@ -30,7 +30,7 @@ class Standing:
         check_fields(self, "memory")
 
     def after(self, loss: float, step: int) -> "Standing":
-        """The standing after an evaluation; a loss that is no number improves nothing."""
+        """The standing after an evaluation; a loss that is not finite improves nothing."""
         if math.isfinite(loss) and (self.best_loss is None or loss < self.best_loss):
             return dataclasses.replace(
                 self, best_loss=loss, best_step=step, stale_evaluations=0
@@ -40,7 +40,7 @@ class Standing:
 
 @dataclass(frozen=True, eq=False)
 class Record:
-    """Everything beside the arrays."""
+    """Everything in a checkpoint but the arrays."""
 
     step: int
     config: Config

@@ -26,7 +26,7 @@ _UTF16_MARKS = {codecs.BOM_UTF16_LE: "utf-16-le", codecs.BOM_UTF16_BE: "utf-16-b
 class Tally:
     """What cleaning did, and the digests of the raw files; filled in on the way.
 
-    `advance` is told of the bytes of each chunk that was read from a file.
+    `advance` is called with the size of each chunk that was read from a file.
     """
 
     advance: Callable[[int], None] = lambda size: None
@@ -41,14 +41,14 @@ class Tally:
         """One line for each thing that was done to the text.
 
         >>> Tally(crlf=1200, before=1).notes()
-        ('1,200 CRLF line ends became LF', '1 symbol before the start marker dropped')
+        ('1,200 CRLF line ends became LF', '1 symbol dropped before the start marker')
         """
         counted = (
             *((number, mark, " taken off") for mark, number in self.marks.items()),
             (self.crlf, "CRLF line end", " became LF"),
             (self.lone_cr, "CR line end", " became LF"),
-            (self.before, "symbol", " before the start marker dropped"),
-            (self.after, "symbol", " from the end marker on dropped"),
+            (self.before, "symbol", " dropped before the start marker"),
+            (self.after, "symbol", " dropped from the end marker on"),
         )
         return tuple(
             f"{number:,} {what}{'' if number == 1 else 's'}{done}"
@@ -57,7 +57,7 @@ class Tally:
         )
 
     def raw_digest(self) -> str:
-        """One digest of all the raw files, their borders included."""
+        """One digest of all the raw files, and of where one ends and the next begins."""
         return hashlib.sha256(b"".join(self.file_digests)).hexdigest()
 
 
@@ -111,19 +111,18 @@ def _raw(origin: Origin, tally: Tally) -> Iterator[bytes]:
 
 def _characters(origin: Origin, encoding: str, tally: Tally) -> Iterator[str]:
     if isinstance(origin, str):
-        if origin.startswith("\ufeff"):
-            tally.marks["byte-order mark"] += 1
-        yield from _unify_line_ends(_slices(origin.removeprefix("\ufeff")), tally)
-        return
-    if isinstance(origin, bytes):
-        decoded = _decode(_slices(origin), encoding, "the text given", tally)
-        yield from _unify_line_ends(decoded, tally)
-        return
+        tally.marks["byte-order mark"] += origin.startswith("\ufeff")
+        parts = [_slices(origin.removeprefix("\ufeff"))]
+    elif isinstance(origin, bytes):
+        parts = [_decode(_slices(origin), encoding, "the text given", tally)]
+    else:
+        parts = (
+            _decode(_hashed(path, tally), encoding, str(path), tally) for path in origin
+        )
     last = ""
-    for path in origin:
+    for part in parts:
         first = True
-        decoded = _decode(_hashed(path, tally), encoding, str(path), tally)
-        for chunk in _unify_line_ends(decoded, tally):
+        for chunk in _unify_line_ends(part, tally):
             if first and last not in ("", "\n"):
                 yield "\n"
             first, last = False, chunk[-1]
@@ -213,53 +212,47 @@ def _cut(
 ) -> Iterator[AnyStr]:
     if start is not None:
         chunks = _from_marker(chunks, start, tally)
-        # The marker itself, in which the end is not looked for.
+        # The end is not looked for in the start marker itself.
         yield next(chunks)
-    if end is not None:
-        chunks = _until_marker(chunks, end, tally)
-    yield from chunks
+    if end is None:
+        yield from chunks
+        return
+    # Read to the very end, for the digest of the file and whatever else is wrong in it.
+    for piece, seen in _divided(chunks, end, "end_marker"):
+        if seen:
+            tally.after += len(piece)
+        else:
+            yield piece
 
 
 def _from_marker(
     chunks: Iterator[AnyStr], marker: AnyStr, tally: Tally
 ) -> Iterator[AnyStr]:
+    for piece, seen in _divided(chunks, marker, "start_marker"):
+        if seen:
+            yield piece
+        else:
+            tally.before += len(piece)
+
+
+def _divided(
+    chunks: Iterator[AnyStr], marker: AnyStr, field: str
+) -> Iterator[tuple[AnyStr, bool]]:
+    """The text in pieces, each with whether the marker has been seen; it is a piece of its
+    own, the first that says so."""
     tail = marker[:0]
     for chunk in chunks:
         window = tail + chunk
-        found = window.find(marker)
-        if found >= 0:
-            tally.before += found
-            yield marker
-            yield window[found + len(marker) :]
-            yield from chunks
-            return
-        dropped = max(len(window) - len(marker) + 1, 0)
-        tally.before += dropped
-        tail = window[dropped:]
-    raise _absent("start_marker", marker, "")
-
-
-def _until_marker(
-    chunks: Iterator[AnyStr], marker: AnyStr, tally: Tally
-) -> Iterator[AnyStr]:
-    tail = marker[:0]
-    for chunk in chunks:
-        window = tail + chunk
-        found = window.find(marker)
-        if found >= 0:
-            yield window[:found]
-            # To the very end, for the digest of the raw file and what else is wrong in it.
-            tally.after += len(window) - found + sum(len(rest) for rest in chunks)
+        before, found, after = window.partition(marker)
+        if found:
+            yield before, False
+            yield from ((piece, True) for piece in itertools.chain([found, after], chunks))
             return
         settled = max(len(window) - len(marker) + 1, 0)
-        yield window[:settled]
+        yield window[:settled], False
         tail = window[settled:]
-    raise _absent("end_marker", marker, " after the start")
-
-
-def _absent(field: str, marker: str | bytes, where: str) -> InputError:
     shown = marker if isinstance(marker, str) else marker.decode("utf-8", "surrogatepass")
-    return InputError(
-        f"data.{field} is {shown!r}: the text does not have it{where}; check its spelling, "
-        "or leave it out for no cut."
+    raise InputError(
+        f"data.{field} is {shown!r}: the text does not have it; check its spelling, or "
+        "leave it out to keep the whole text."
     )

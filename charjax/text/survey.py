@@ -3,7 +3,6 @@
 import codecs
 import dataclasses
 import hashlib
-import json
 from pathlib import Path
 
 import numpy as np
@@ -98,7 +97,13 @@ def survey(
     chosen = own if vocabulary is None else vocabulary
     counts, left_out = _count(code_counts, chosen, on_unknown, named(names))
     notes = (*tally.notes(), *left_out, *_oddities(code_counts, counts))
-    fingerprint = _fingerprint(content, chosen)
+    fingerprint = token_cache.digest(
+        {
+            "format": token_cache.FORMAT,
+            "content": content,
+            "vocabulary": chosen.to_dict(),
+        }
+    )
     described = TextDescription(chosen, counts, fingerprint, names, notes)
     if not isinstance(origin, tuple):
         return Survey(described, data, origin)
@@ -173,12 +178,3 @@ def _oddities(code_counts: np.ndarray, counts: np.ndarray) -> list[str]:
     if counts.size > _MANY_SYMBOLS:
         notes.append(f"{counts.size:,} symbols are many: consider --data.vocabulary bytes")
     return notes
-
-
-def _fingerprint(content: str, vocabulary: Vocabulary) -> str:
-    record = {
-        "format": token_cache.FORMAT,
-        "content": content,
-        "vocabulary": vocabulary.to_dict(),
-    }
-    return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()

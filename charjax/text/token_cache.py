@@ -44,6 +44,11 @@ def directory() -> Path:
     return cache_directory() / "tokens"
 
 
+def digest(record: dict[str, Any]) -> str:
+    """The hex SHA-256 of a dict of JSON values."""
+    return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
+
+
 def index_name(data: DataConfig, size: int, raw_digest: str) -> str:
     """The name in the index of raw files of `size` bytes, read as `data` says with the
     vocabulary that is the text's own."""
@@ -55,7 +60,7 @@ def index_name(data: DataConfig, size: int, raw_digest: str) -> str:
         "start_marker": data.start_marker,
         "end_marker": data.end_marker,
     }
-    return f"{size}-{_digest(choices)}"
+    return f"{size}-{digest(choices)}"
 
 
 def may_know(size: int) -> bool:
@@ -84,13 +89,13 @@ def read(fingerprint: str, watch: Watch = silent) -> np.ndarray | None:
     entry = _entry(fingerprint)
     if entry is None:
         return None
-    path, digest = directory() / fingerprint / "ids.npy", hashlib.sha256()
+    path, checksum = directory() / fingerprint / "ids.npy", hashlib.sha256()
     try:
         advance = counter(watch, "checking the ids", path.stat().st_size)
         for chunk in read_chunks(path):
-            digest.update(chunk)
+            checksum.update(chunk)
             advance(len(chunk))
-        right = digest.hexdigest() == entry["ids_checksum"]
+        right = checksum.hexdigest() == entry["ids_checksum"]
         return np.load(path, mmap_mode="r") if right else None
     except (InputError, OSError, ValueError, EOFError):
         return None
@@ -190,15 +195,15 @@ def _write_ids(
     }
     beginning, written = io.BytesIO(), 0
     np.lib.format.write_array_header_1_0(beginning, header)
-    digest = hashlib.sha256(beginning.getvalue())
+    checksum = hashlib.sha256(beginning.getvalue())
     with path.open("wb") as file:
         file.write(beginning.getvalue())
         for piece in pieces:
             data = np.ascontiguousarray(piece, dtype).data
-            digest.update(data)
+            checksum.update(data)
             file.write(data)
             written += piece.size
-    return digest.hexdigest(), written
+    return checksum.hexdigest(), written
 
 
 def _remove_leftovers() -> None:
@@ -225,12 +230,8 @@ def _entry(fingerprint: str) -> dict[str, Any] | None:
     return record if record and record["fingerprint"] == fingerprint else None
 
 
-def _digest(record: dict[str, Any]) -> str:
-    return hashlib.sha256(json.dumps(record, sort_keys=True).encode()).hexdigest()
-
-
 def _sealed(record: dict[str, Any]) -> str:
-    return json.dumps(record | {"digest": _digest(record)})
+    return json.dumps(record | {"digest": digest(record)})
 
 
 def _read_sealed(path: Path) -> dict[str, Any] | None:
@@ -239,4 +240,4 @@ def _read_sealed(path: Path) -> dict[str, Any] | None:
         seal = record.pop("digest")
     except (OSError, ValueError, AttributeError, KeyError, TypeError):
         return None
-    return record if seal == _digest(record) else None
+    return record if seal == digest(record) else None

@@ -9,10 +9,10 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from charjax.config.checks import check_fields, refuse
 from charjax.errors import InputError
 
-# Encoding works in pieces of this many symbols: a text needs four bytes per symbol as
-# code points, and eight pieces' worth of scratch space would otherwise dwarf the result.
+# Symbols encoded at a time; each takes several times four bytes of scratch space.
 PIECE = 2**20
 
 OnUnknown = Literal["error", "skip"]
@@ -39,32 +39,18 @@ class Vocabulary:
     symbols: str = ""
 
     def __post_init__(self) -> None:
-        if self.kind not in ("characters", "bytes"):
-            raise InputError(
-                f"vocabulary.kind is {self.kind!r}: expected one of characters, bytes."
-            )
-        if not isinstance(self.symbols, str):
-            raise InputError(
-                f"vocabulary.symbols is {self.symbols!r}: expected a string of the "
-                "characters."
-            )
-        if self.kind == "bytes" and self.symbols:
-            raise InputError(
-                f"vocabulary.symbols is {self.symbols!r}: a vocabulary of bytes always "
-                "has all 256; leave it empty."
-            )
-        if self.kind == "characters":
-            if not self.symbols:
-                raise InputError(
-                    "vocabulary.symbols is empty: a vocabulary needs at least one symbol; "
-                    "give it some text."
-                )
-            codes = code_points(self.symbols)
-            if (codes[1:] <= codes[:-1]).any():
-                raise InputError(
-                    f"vocabulary.symbols is {self.symbols!r}: the characters must be in "
-                    "ascending order and each only once."
-                )
+        check_fields(self, "vocabulary")
+        if self.kind == "bytes":
+            if self.symbols:
+                remedy = "a vocabulary of bytes always has all 256; leave it empty"
+                refuse("vocabulary.symbols", self.symbols, remedy)
+            return
+        if not self.symbols:
+            refuse("vocabulary.symbols", self.symbols, "give at least one character")
+        found = codes(self.symbols)
+        if (found[1:] <= found[:-1]).any():
+            remedy = "give the characters in ascending order, each only once"
+            refuse("vocabulary.symbols", self.symbols, remedy)
 
     @classmethod
     def characters(cls, text: str | Iterable[str]) -> "Vocabulary":
@@ -128,41 +114,38 @@ class Vocabulary:
                     f"the bytes are not UTF-8 at offset {error.start}: decode them first "
                     "and give a str."
                 ) from None
-        pieces: list[np.ndarray] = []
+        pieces = [np.empty(0, self.id_dtype)]
         unknown: set[int] = set()
         for start in range(0, len(text), PIECE):
-            ids = self.encode_codes(code_points(text[start : start + PIECE]))
-            known = ids >= 0
-            if not known.all():
-                codes = code_points(text[start : start + PIECE])
-                unknown.update(np.unique(codes[~known]).tolist())
-                ids = ids[known]
-            pieces.append(ids.astype(self.id_dtype))
+            piece = codes(text[start : start + PIECE])
+            ids = self.encode_codes(piece)
+            unknown.update(np.unique(piece[ids < 0]).tolist())
+            pieces.append(ids[ids >= 0].astype(self.id_dtype))
         if unknown and on_unknown == "error":
             raise InputError(
                 f"{describe_unknown(sorted(unknown))}: take them out, or leave them out "
                 'with --on-unknown skip (on_unknown="skip").'
             )
-        return np.concatenate(pieces) if pieces else np.empty(0, self.id_dtype)
+        return np.concatenate(pieces)
 
     def encode_codes(self, codes: np.ndarray) -> np.ndarray:
         """Code points, or byte values, as int32 ids of the same shape; unknown is -1."""
-        table = self._table
-        above = len(table) - 1
+        above = len(self._table) - 1
         if np.iinfo(codes.dtype).max > above:
             codes = np.minimum(codes, above)
-        return table[codes]
+        return self._table[codes]
 
     def decode(self, ids: npt.ArrayLike) -> str:
-        """The text of some ids; bytes that are no UTF-8 become U+FFFD.
+        """The text of some ids; bytes that are not UTF-8 become U+FFFD.
 
         >>> Vocabulary.of_bytes().decode([195, 169, 255])
         'é�'
         """
         if self.kind == "bytes":
             return self.decode_bytes(ids).decode("utf-8", "replace")
-        codes = self._codes[self._checked(ids)]
-        return codes.astype("<u4").tobytes().decode("utf-32-le", "surrogatepass")
+        return (
+            self._codes[self._checked(ids)].tobytes().decode("utf-32-le", "surrogatepass")
+        )
 
     def decode_bytes(self, ids: npt.ArrayLike) -> bytes:
         """The exact bytes of some ids; characters are written as UTF-8.
@@ -207,21 +190,17 @@ class Vocabulary:
         'ab'
         """
         if not isinstance(values, Mapping) or set(values) != {"kind", "symbols"}:
-            raise InputError(
-                f"vocabulary is {values!r}: expected an object with kind and symbols."
-            )
-        codes = values["symbols"]
-        if not isinstance(codes, Sequence) or not all(
-            type(code) is int and 0 <= code < 0x110000 for code in codes
+            refuse("vocabulary", values, "expected an object with kind and symbols")
+        symbols = values["symbols"]
+        if not isinstance(symbols, Sequence) or not all(
+            type(code) is int and 0 <= code < 0x110000 for code in symbols
         ):
-            raise InputError(
-                f"vocabulary.symbols is {codes!r}: expected a list of code points."
-            )
-        return cls(values["kind"], "".join(map(chr, codes)))
+            refuse("vocabulary.symbols", symbols, "expected a list of code points")
+        return cls(values["kind"], "".join(map(chr, symbols)))
 
     @functools.cached_property
     def _codes(self) -> np.ndarray:
-        return code_points(self.symbols).astype(np.uint32)
+        return codes(self.symbols).astype("<u4")
 
     @functools.cached_property
     def _table(self) -> np.ndarray:
@@ -233,39 +212,31 @@ class Vocabulary:
         return table
 
     def _checked(self, ids: npt.ArrayLike) -> np.ndarray:
-        array = np.asarray(ids)
+        array = np.asarray(ids).reshape(-1)
         if array.size == 0:
             return np.empty(0, np.int64)
         if array.dtype.kind not in "iu":
             raise InputError(f"ids are of type {array.dtype}: give whole numbers.")
-        array = array.reshape(-1)
         low, high = int(array.min()), int(array.max())
         if low < 0 or high >= self.size:
             raise InputError(
-                f"ids has {low if low < 0 else high}: this vocabulary goes from 0 to "
-                f"{self.size - 1}; was the text encoded with another one?"
+                f"ids has {low if low < 0 else high}: those of this vocabulary go from 0 "
+                f"to {self.size - 1}; was the text encoded with another one?"
             )
         return array
 
 
-def code_points(text: str) -> np.ndarray:
-    """A str as an array of its code points: `[len(text)]`, uint8 if ASCII, else uint32.
+def codes(text: str | bytes) -> np.ndarray:
+    """The code points of a str, or the values of bytes: `[len(text)]`, uint8 or uint32.
 
-    >>> code_points("aé").tolist()
-    [97, 233]
+    >>> codes("aé").tolist(), codes("aé".encode()).tolist()
+    ([97, 233], [97, 195, 169])
     """
+    if isinstance(text, bytes):
+        return np.frombuffer(text, np.uint8)
     if text.isascii():
         return np.frombuffer(text.encode("ascii"), np.uint8)
     return np.frombuffer(text.encode("utf-32-le", "surrogatepass"), "<u4")
-
-
-def codes(chunk: str | bytes) -> np.ndarray:
-    """The code points of a str, or the values of bytes.
-
-    >>> codes(b"ab").tolist()
-    [97, 98]
-    """
-    return code_points(chunk) if isinstance(chunk, str) else np.frombuffer(chunk, np.uint8)
 
 
 def to_bytes(text: str) -> bytes:
