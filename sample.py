@@ -4,9 +4,9 @@ import signal
 import sys
 
 if __name__ == "__main__":
-    # Ctrl-C while the imports take their second or two needs no traceback.
+    # Ctrl-C while Python imports needs no traceback.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
-    from charjax.commands.cli import sample
+    from charjax.commands.cli import main
 
-    sys.exit(sample())
+    sys.exit(main(only="sample"))

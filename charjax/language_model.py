@@ -11,14 +11,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from charjax.config.schema import Config, to_dict
-from charjax.devices import memory, placement
+from charjax.config.schema import Config
+from charjax.devices import memory
 from charjax.errors import InputError
 from charjax.model.network import Params, init, initial_carry
 from charjax.sampling import draw as sampling
 from charjax.storage import run_directory
 from charjax.storage.checkpoints import Checkpoints
-from charjax.storage.digest import digest, named_leaves
 from charjax.storage.record import read
 from charjax.text.batching import Batch
 from charjax.text.description import TextDescription
@@ -264,7 +263,7 @@ def load(workdir: str | Path, step: str | int = "best") -> LanguageModel:
       InputError: no run or no such checkpoint there, or a damaged one.
     """
     lack = f"there is not enough memory to load the model in {workdir}."
-    with _open(Path(workdir)) as checkpoints, memory.told(lack):
+    with opened(workdir) as checkpoints, memory.told(lack):
         return checkpoints.reading(step, functools.partial(_model, checkpoints))
 
 
@@ -276,68 +275,9 @@ def _model(checkpoints: Checkpoints, step: int) -> LanguageModel:
     return LanguageModel(config, params, record.text, step)
 
 
-def inspect_run(workdir: str | Path, step: str | int = "latest") -> dict[str, Any]:
-    """What a run directory holds, as JSON values.
-
-    `step`, `steps` on disk, `parameters` (their count), `config`, `vocabulary`, `best`
-    (step and loss in nats per character, or None), `versions` that wrote it, and
-    `digest`, a SHA-256 over params, opt_state and carry, so that two runs compare.
-    """
-    with _open(Path(workdir)) as checkpoints:
-        return checkpoints.reading(step, functools.partial(_facts, checkpoints))
-
-
-def _facts(checkpoints: Checkpoints, step: int) -> dict[str, Any]:
-    record = read(checkpoints, step)
-    vocabulary = record.text.vocabulary
-    items = ("params", "opt_state", "carry")
-    targets = {name: checkpoints.metadata(step, name) for name in items}
-    state = checkpoints.restore(step, targets)
-    best = checkpoints.best()
-    loss = None if best is None else read(checkpoints, best).validation_loss
-    return {
-        "step": step,
-        "steps": checkpoints.steps(),
-        "parameters": sum(leaf.size for leaf in jax.tree.leaves(state["params"])),
-        "config": to_dict(record.config),
-        "vocabulary": {"kind": vocabulary.kind, "size": vocabulary.size},
-        "best": None if best is None else {"step": best, "loss": loss},
-        "versions": record.versions,
-        "digest": digest(state),
-    }
-
-
-def inspect_sharding(
-    workdir: str | Path, step: str | int = "latest"
-) -> list[tuple[str, str, str, int]]:
-    """How a run's state would lie on the devices there are, by its own config.
-
-    Of each array its path, type and shape, for each dimension the mesh axis that splits
-    it and in how many, and the bytes of it on each device. Raises InputError as `load`
-    does, and where the devices do not suit the config.
-    """
-    with _open(Path(workdir)) as checkpoints:
-        return checkpoints.reading(step, functools.partial(_placed, checkpoints))
-
-
-def _placed(checkpoints: Checkpoints, step: int) -> list[tuple[str, str, str, int]]:
-    config = read(checkpoints, step).config
-    mesh = placement.make_mesh(model=config.parallel.model)
-    placement.check_devices(config, mesh)
-    rows = []
-    for item in ("params", "opt_state", "carry"):
-        tree = checkpoints.metadata(step, item)
-        places: Any = placement.item_sharding(mesh, item, tree, config.parallel.fsdp)
-        for (path, leaf), place in zip(
-            named_leaves({item: tree}).items(), named_leaves(places).values(), strict=True
-        ):
-            shape = f"{leaf.dtype.name}[{', '.join(map(str, leaf.shape))}]"
-            spread = placement.spread(place, leaf.ndim)
-            rows.append((path, shape, spread, placement.bytes_on_device(leaf, place)))
-    return rows
-
-
-def _open(workdir: Path) -> Checkpoints:
+def opened(workdir: str | Path) -> Checkpoints:
+    """The checkpoints of a run, to read. Raises InputError where there is no run."""
+    workdir = Path(workdir)
     if not run_directory.holds_run(workdir):
         raise InputError(
             f"{workdir} holds no run: give the directory that training wrote to, such as "

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 import charjax
-from charjax.commands.cli import sample
+from charjax import commands
+from charjax.commands.cli import main
 
 ROOT = Path(__file__).parents[1]
 TINY = [
@@ -172,7 +173,7 @@ def test_wrong_usage_is_a_short_message_and_exit_code_2(tmp_path, arguments, wor
 )
 def test_wrong_sampling_options_are_refused(runs, monkeypatch, capsys, options, words):
     monkeypatch.chdir(runs)
-    assert sample(options) == 2
+    assert main(["sample", *options]) == 2
     said = capsys.readouterr()
     assert said.out == ""
     for word in words:
@@ -282,7 +283,7 @@ def test_evaluation_refuses_a_changed_text_and_reads_other_encodings(tmp_path):
     done = run(*evaluate, "--split", "validation", cwd=tmp_path)
     assert done.returncode == 2 and b"not the one" in done.stderr
     done = run(*evaluate, "--text", "anna", cwd=tmp_path)
-    assert done.returncode == 2 and b"--text is anna" in done.stderr
+    assert done.returncode == 2 and b"text is anna" in done.stderr
 
 
 def test_odd_characters_are_written_byte_for_byte(tmp_path, capfdbinary):
@@ -294,7 +295,98 @@ def test_odd_characters_are_written_byte_for_byte(tmp_path, capfdbinary):
     odd = "\ud800\x00\u2028🙂" * 80
     charjax.fit(config, tmp_path, text=odd, quiet=True)
     options = ["--workdir", str(tmp_path), "--length", "100", "--prime", "🙂"]
-    assert sample(options) == 0
+    assert main(["sample", *options]) == 0
     written = capfdbinary.readouterr().out.decode("utf-8", "surrogatepass")
     assert written == charjax.load(tmp_path).generate("🙂", 100)
     assert set(written) == set(odd)
+
+
+def test_each_command_is_listed_with_one_line():
+    said = run("--help").stdout.decode()
+    for name, line in [
+        ("train", "Train a model, or go on with a run that was stopped."),
+        ("sample", "Write text with a trained model."),
+        ("evaluate", "Score a split of a run's own text, or a text of yours."),
+        ("inspect", "Show what a run directory holds."),
+    ]:
+        assert re.search(rf"• {name} +{re.escape(line)}", said)
+    alone = run("train.py", "--help").stdout.decode()
+    assert alone.startswith("usage: ") and "train.py [-h]" in alone.splitlines()[0]
+
+
+def test_a_new_command_is_one_file(tmp_path, monkeypatch, capsys):
+    (tmp_path / "greet.py").write_text(
+        "from dataclasses import dataclass\n"
+        "@dataclass(frozen=True)\n"
+        "class Options:\n"
+        "    '''Greet someone.'''\n"
+        "    whom: str = 'all'\n"
+        "    '''Whom to greet.'''\n"
+        "def run(options, signals):\n"
+        "    print(f'hello {options.whom}')\n"
+        "    return 0\n"
+    )
+    monkeypatch.setattr(commands, "__path__", [*commands.__path__, str(tmp_path)])
+    assert main(["greet", "--whom", "Anna"]) == 0
+    assert capsys.readouterr().out == "hello Anna\n"
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    assert re.search(r"• greet +Greet someone\.", capsys.readouterr().out)
+    assert main(["gret"]) == 2 and "did you mean greet" in capsys.readouterr().err
+
+
+def test_a_shell_can_complete_commands_and_options(tmp_path):
+    done = run("--tyro-print-completion", "bash")
+    script = done.stdout.decode()
+    assert done.returncode == 0
+    for word in ("train", "evaluate", "--data.batch-size", "--prime-file", "cosine"):
+        assert word in script
+    checked = subprocess.run(["bash", "-n"], input=done.stdout, capture_output=True)
+    assert (checked.returncode, checked.stderr) == (0, b"")
+
+
+def test_help_says_whose_defaults_it_shows(runs):
+    def help_of(*options):
+        return " ".join(run(*options, "--help", cwd=runs).stdout.decode().split())
+
+    said = help_of("train.py", "--workdir", "runs/new")
+    assert "those of Config()" in said and "(default: 256)" in said
+    said = help_of("train", "--workdir=runs/new", "--config=anna")
+    assert "those of --config anna" in said and "(default: 512)" in said
+    for options in (["train.py", "--config", "text.py"], ["train", "--workdir=runs/text"]):
+        said = help_of(*options)
+        assert "those of the run in runs/text, which this would resume" in said
+        assert "Units per layer. (default: 16)" in said
+    said = help_of("train", "--workdir", "runs/text", "--fresh")
+    assert "those of Config()" in said
+
+
+def test_the_library_does_what_the_commands_do(runs, monkeypatch):
+    monkeypatch.chdir(runs)
+
+    def printed(*arguments):
+        # On as many devices as this process has.
+        many = {**os.environ, "JAX_NUM_CPU_DEVICES": "8"}
+        return json.loads(run(*arguments, "--json", cwd=runs, env=many).stdout)
+
+    assert charjax.inspect_run("runs/text") == printed("inspect")
+    split = charjax.evaluate_run("runs/text", "train", quiet=True)
+    assert split == pytest.approx(printed("evaluate", "--split", "train"))
+    scored = charjax.evaluate_run("runs/text", text="text.txt", window=8, step=12)
+    windowed = ("--protocol", "windowed", "--window", "8")
+    assert scored == pytest.approx(printed("evaluate", "--text", "text.txt", *windowed))
+    assert (scored["protocol"], scored["text"], split["text"]) == (
+        *("windowed", "text.txt", "train"),
+    )
+    with pytest.raises(charjax.InputError, match="both given"):
+        charjax.evaluate_run("runs/text", "test", text="text.txt")
+    # Eight devices do not suit four rows; in a process of two it is as the command says.
+    with pytest.raises(charjax.InputError, match=r"data\.batch_size is 4"):
+        charjax.inspect_sharding("runs/text")
+    program = (
+        "import charjax, json; print(json.dumps(charjax.inspect_sharding('runs/text')))"
+    )
+    two = {**os.environ, "JAX_NUM_CPU_DEVICES": "2"}
+    done = subprocess.run([sys.executable, "-c", program], env=two, capture_output=True)
+    shown = run("inspect", "--sharding", "--json", cwd=runs, env=two).stdout
+    assert json.loads(done.stdout) == json.loads(shown) != []

@@ -4,8 +4,15 @@ import itertools
 
 import pytest
 
-from charjax import Config, DataConfig, ModelConfig, OptimizerConfig, TrainConfig, fit
-from charjax.language_model import inspect_run
+from charjax import (
+    Config,
+    DataConfig,
+    ModelConfig,
+    OptimizerConfig,
+    TrainConfig,
+    fit,
+    inspect_run,
+)
 from charjax.reporting.metrics import read
 
 TEXT = "the quick brown fox jumps over the lazy dog. " * 50

@@ -127,7 +127,8 @@ def stop():
 
 fill()
 (outside / "text.txt").write_text(TEXT)
-code = cli.train(["--workdir", f"{disk}/run", "--data.source", str(outside / "text.txt")])
+options = ["--workdir", f"{disk}/run", "--data.source", str(outside / "text.txt")]
+code = cli.main(["train", *options])
 print(code, sorted(path.name for path in disk.rglob("*")))
 print("begun on a full disk", file=sys.stderr)
 ballast.unlink()

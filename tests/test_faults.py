@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from charjax import Config, DataConfig, InputError, ModelConfig, TrainConfig, fit, load
-from charjax.commands.cli import train
+from charjax.commands.cli import main
 from charjax.errors import Diverged
 from charjax.reporting.metrics import read
 from charjax.run.loop import SKIPPED_UPDATES
@@ -128,7 +128,7 @@ def test_a_run_that_diverged_ends_with_3(tmp_path, capfd):
     options = ["--workdir", str(tmp_path / "run"), "--optimizer.skip_norm", "1e-9"]
     options += ["--data.source", str(tmp_path / "text.txt"), "--data.batch_size", "8"]
     options += ["--data.sequence_length", "8", "--model.hidden_size", "16"]
-    assert train(options) == 3
+    assert main(options, only="train") == 3
     last = capfd.readouterr().err.splitlines()[-1]
     assert last.startswith("error: training diverged: 10 updates in a row")
 

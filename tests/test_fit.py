@@ -18,8 +18,8 @@ from charjax import (
     ModelConfig,
     OptimizerConfig,
     TrainConfig,
+    inspect_run,
 )
-from charjax.language_model import inspect_run
 from charjax.run.opened import Run
 from charjax.run.plan import plan
 from charjax.run.start import first_state

@@ -150,7 +150,7 @@ def test_options_never_end_a_command_otherwise_than_with_2(given):
         # The text is not there, so that nothing is trained whatever is asked.
         arguments += ["--data.source", f"{folder}/absent", "--workdir", f"{folder}/run"]
         try:
-            code = cli.train(arguments)
+            code = cli.main(["train", *arguments])
         except SystemExit as error:
             code = error.code
         assert code == 2

@@ -13,9 +13,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from charjax import InputError
+from charjax import InputError, inspect_run
 from charjax.devices import processes
-from charjax.language_model import inspect_run
 from charjax.storage import run_directory
 
 ROOT = Path(__file__).parents[1]
@@ -40,18 +39,19 @@ ENDLESS = ("--train.steps", "100000", "--optimizer.schedule_steps", "24")
 
 IMPATIENT = """
 import sys
-from charjax.commands.cli import train
+from charjax.commands.cli import main
 from charjax.devices import processes
 processes.TIMEOUT = 4
-sys.exit(train())
+sys.exit(main(only="train"))
 """
 
 
 SOON = """
 import sys
 import charjax.commands.cli
-sys.modules["charjax.run.agreement"].PATIENCE = 3
-sys.exit(charjax.commands.cli.train())
+from charjax.run import agreement
+agreement.PATIENCE = 3
+sys.exit(charjax.commands.cli.main(only="train"))
 """
 
 # Says when it reads the text, and takes its time there and with the last seal.
@@ -70,7 +70,7 @@ def slow_seal(path):
     time.sleep(sealing if path.name.startswith("12") else 0)
     seal(path)
 plan.survey, manifest.seal = slow_survey, slow_seal
-sys.exit(charjax.commands.cli.train())
+sys.exit(charjax.commands.cli.main(only="train"))
 """
 
 

@@ -1,6 +1,7 @@
 """The house: which room may import which, and that importing does nothing else."""
 
 import ast
+import importlib
 import subprocess
 import sys
 from pathlib import Path
@@ -116,6 +117,9 @@ import logging, sys
 handlers = list(logging.getLogger().handlers)
 sys.argv = ["x", "--nonsense"]
 import charjax
+assert "jax" not in sys.modules
+for name in charjax.__all__:
+    getattr(charjax, name)
 from jax._src import xla_bridge
 assert not xla_bridge.backends_are_initialized(), "a device was touched"
 assert logging.getLogger().handlers == handlers
@@ -123,3 +127,58 @@ for name in ("tyro", "pooch", "matplotlib", "torch", "flax.nnx"):
     assert name not in sys.modules, name
 """
     subprocess.run([sys.executable, "-c", program], check=True)
+
+
+def listed_for_type_checkers() -> dict[str, str]:
+    """The module of each name that `charjax/__init__.py` imports for type checkers."""
+    tree = ast.parse((PACKAGE / "__init__.py").read_text("utf-8"))
+    (block,) = (node for node in tree.body if isinstance(node, ast.If))
+    found = {}
+    for node in block.body:
+        assert isinstance(node, ast.ImportFrom) and node.module
+        for alias in node.names:
+            assert alias.asname == alias.name
+            found[alias.name] = node.module
+    return found
+
+
+def test_type_checkers_and_python_see_the_same_public_names():
+    import charjax
+
+    listed = listed_for_type_checkers()
+    assert sorted(charjax.__all__) == sorted(listed)  # pyright: ignore
+    for name, module in listed.items():
+        assert getattr(charjax, name) is getattr(importlib.import_module(module), name)
+    assert set(listed) <= set(dir(charjax))
+    starred = {}
+    exec("from charjax import *", starred)
+    assert set(listed) <= set(starred)
+    with pytest.raises(AttributeError, match="absent"):
+        charjax.absent  # pyright: ignore # noqa: B018
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        *(["--help"], ["train", "--help"], ["train", "--config", "anna", "--help"]),
+        *(["sample", "--help"], ["inspect", "--help"], ["evaluate", "--help"]),
+        *(["--tyro-print-completion", "bash"], ["sample", "--lenght", "3"]),
+        *(["train", "--model.hiden_size", "3"], ["train", "--data.batch_size", "0"]),
+    ],
+    ids=" ".join,
+)
+def test_help_and_wrong_options_need_nothing_slow(arguments, tmp_path):
+    program = f"""
+import sys
+from charjax.commands.cli import main
+try:
+    main({arguments})
+finally:
+    for name in ("jax", "numpy", "flax", "optax", "orbax", "matplotlib", "rich"):
+        assert name not in sys.modules, name
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert done.returncode == (2 if arguments[-1] in ("3", "0") else 0)
+    assert "Traceback" not in done.stderr, done.stderr

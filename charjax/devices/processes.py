@@ -290,7 +290,7 @@ def watched() -> Iterator[Callable[[], AbstractContextManager[None]]]:
 
 def is_loss(error: BaseException) -> bool:
     """Whether an error may come from another process that is gone."""
-    return jax.process_count() > 1 and isinstance(error, jax.errors.JaxRuntimeError)
+    return isinstance(error, jax.errors.JaxRuntimeError) and jax.process_count() > 1
 
 
 def preemption(

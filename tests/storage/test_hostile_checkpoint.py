@@ -11,8 +11,16 @@ import jax
 import numpy as np
 import pytest
 
-from charjax import Config, DataConfig, InputError, ModelConfig, TrainConfig, fit, load
-from charjax.language_model import inspect_run
+from charjax import (
+    Config,
+    DataConfig,
+    InputError,
+    ModelConfig,
+    TrainConfig,
+    fit,
+    inspect_run,
+    load,
+)
 from charjax.storage import manifest
 
 TEXT = "all happy families are alike; every unhappy family is unhappy.\n" * 20

@@ -7,9 +7,8 @@ import jax
 import numpy as np
 import pytest
 
-from charjax import Config, InputError, fit
+from charjax import Config, InputError, fit, inspect_run
 from charjax.devices import placement
-from charjax.language_model import inspect_run
 from charjax.text.batching import batch_at
 from charjax.training.optimizer import resolve
 from charjax.training.state import initial_state

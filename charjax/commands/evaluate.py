@@ -1,0 +1,68 @@
+"""`charjax evaluate`: a split of a run's text, or a text file, scored."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import charjax
+from charjax.commands.of_run import OfRun, Switch
+from charjax.commands.signals import Signals
+from charjax.errors import InputError
+
+
+@dataclass(frozen=True)
+class Options(OfRun):
+    """Score a split of a run's own text, or a text of yours."""
+
+    split: Literal["train", "validation", "test"] | None = None
+    """A split of the run's own text; validation if no text is given."""
+
+    text: Path | None = None
+    """A text file to score."""
+
+    encoding: str = "utf-8"
+    """Encoding of that file; a byte-order mark overrides it."""
+
+    protocol: Literal["stateful", "windowed"] = "stateful"
+    """stateful: contiguous rows, the state carried; windowed: each window of --window
+    characters from zero state, as a model of limited context sees it."""
+
+    window: int | None = None
+    """Characters in a window of the windowed protocol."""
+
+    rows: int | None = None
+    """Rows the text is cut into; the default is the run's train.eval_rows."""
+
+    on_unknown: Literal["error", "skip"] = "error"
+    """What to do with characters that the model does not know."""
+
+    json: Switch = False
+    """Print JSON."""
+
+
+def run(options: Options, _: Signals) -> int:
+    if (options.protocol == "windowed") != (options.window is not None):
+        raise InputError("--protocol windowed and --window N go together: give both.")
+    found = charjax.evaluate_run(
+        options.directory(),
+        options.split,
+        text=options.text,
+        encoding=options.encoding,
+        window=options.window,
+        rows=options.rows,
+        step=options.step,
+        on_unknown=options.on_unknown,
+    )
+    if options.json:
+        print(json.dumps(found))
+        return 0
+    how = f"{found['rows']} rows, state carried"
+    if found["window"] is not None:
+        how = f"windows of {found['window']} from zero state"
+    print(
+        f"{found['text']}, step {found['step']:,}: {found['nats_per_char']:.4f} nats, "
+        f"{found['bits_per_char']:.4f} bits per character, "
+        f"perplexity {found['perplexity']:.3f} ({found['characters']:,} characters, {how})"
+    )
+    return 0

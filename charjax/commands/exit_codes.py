@@ -1,0 +1,86 @@
+"""What a command raises, as one line on standard error and an exit code."""
+
+import os
+import sys
+import time
+from collections.abc import Callable
+
+from charjax.commands.allocator import keep_freed_memory
+from charjax.commands.signals import Signals, collected
+from charjax.errors import Diverged, InputError
+
+# Seconds by which the first of several processes ends after the others.
+_GRACE = 2
+
+
+def exit_code(command: Callable[[Signals], int]) -> int:
+    """Runs a command; returns its exit code.
+
+    0 done; 1 a failure of the system; 2 wrong usage, config or input; 3 training diverged;
+    128 and the signal's number after a signal.
+    """
+    keep_freed_memory()
+    code = _attempt(command)
+    if code:
+        _leave_the_others(code)
+    return code
+
+
+def _attempt(command: Callable[[Signals], int]) -> int:
+    try:
+        with collected() as signals:
+            try:
+                return command(signals)
+            finally:
+                # Here, where a closed pipe is caught, rather than when Python ends.
+                sys.stdout.flush()
+    except InputError as error:
+        return _failed(error, 2)
+    except Diverged as error:
+        return _failed(error, 3)
+    except BrokenPipeError:
+        # Whoever read our output has enough; keep the interpreter from complaining when
+        # it flushes.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except (OSError, MemoryError) as error:
+        return _failed(error if str(error) else "out of memory", 1)
+    except Exception as error:
+        if reason := _loss(error):
+            return _failed(reason, 1)
+        raise
+
+
+def _failed(message: object, code: int) -> int:
+    print(f"error: {message}", file=sys.stderr)
+    return code
+
+
+def _loss(error: Exception) -> str | None:
+    """What to say where the other processes do not answer; None for any other error."""
+    if "jax" not in sys.modules:
+        return None
+    from charjax.devices import processes
+    from charjax.storage.failures import reason_for
+
+    if not processes.is_loss(error):
+        return None
+    return (
+        f"the other processes do not answer ({reason_for(error)}): if one of them ended, "
+        "start all again, and the run goes on from its last checkpoint."
+    )
+
+
+def _leave_the_others(code: int) -> None:
+    """Ends one of several processes at once: leaving in good order would wait for the
+    others, who wait for us."""
+    jax = sys.modules.get("jax")
+    if jax is None or not jax.distributed.is_initialized():
+        return
+    from charjax.devices import processes
+
+    sys.stderr.flush()
+    if jax.process_count() > 1 and processes.is_first():
+        # Where the first one goes before the others have spoken, the runtime ends them.
+        time.sleep(_GRACE)
+    os._exit(code)

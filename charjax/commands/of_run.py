@@ -1,0 +1,29 @@
+"""The options of every command that reads a run."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from charjax.storage import run_directory
+
+RUNS = Path("runs")
+
+Switch = Annotated[bool, tyro.conf.FlagCreatePairsOff]
+"""An option that is on where it is given, without a value."""
+
+
+@dataclass(frozen=True)
+class OfRun:
+    """Which run, and which of its checkpoints."""
+
+    workdir: Path | None = None
+    """The run; the default is the newest in runs/."""
+
+    step: str = "best"
+    """Which checkpoint: best, latest, or the number of a step on disk."""
+
+    def directory(self) -> Path:
+        """The run's directory. Raises InputError if none is given and there is no run."""
+        return self.workdir or run_directory.newest_run(RUNS)

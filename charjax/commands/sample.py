@@ -1,0 +1,88 @@
+"""`charjax sample` and `sample.py`: text written by a trained model."""
+
+import re
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import charjax
+from charjax.commands.of_run import OfRun
+from charjax.commands.signals import Signals
+from charjax.errors import InputError
+
+
+@dataclass(frozen=True)
+class Options(OfRun):
+    """Write text with a trained model."""
+
+    prime: str = ""
+    """Text to go on from; \\n, \\t and \\\\ (a backslash) are understood."""
+
+    prime_file: Path | None = None
+    """Read the prime from a file (UTF-8)."""
+
+    length: int = 1000
+    """Characters to add."""
+
+    temperature: float = 1.0
+    """0 takes the likeliest character each time; 1 draws from the model as it is."""
+
+    top_k: int | None = None
+    """Draw among the k likeliest characters only."""
+
+    seed: int = 0
+    """The same seed gives the same text."""
+
+    num_samples: int = 1
+    """Texts to write, in one batch."""
+
+    on_unknown: Literal["error", "skip"] = "error"
+    """What to do with characters of the prime that the model does not know."""
+
+
+def run(options: Options, _: Signals) -> int:
+    prime = _prime(options)
+    model = charjax.load(options.directory(), options.step)
+    settings: dict[str, Any] = {
+        "temperature": options.temperature,
+        "top_k": options.top_k,
+        "seed": options.seed,
+        "on_unknown": options.on_unknown,
+    }
+    if options.num_samples == 1:
+        for piece in model.stream(prime, options.length, **settings):
+            _write(piece)
+    else:
+        texts = model.generate(
+            prime, options.length, num_samples=options.num_samples, **settings
+        )
+        _write(f"\n\n{'-' * 40}\n".join(texts))
+    if sys.stdout.isatty():
+        _write("\n")
+    return 0
+
+
+def _prime(options: Options) -> str:
+    if options.prime_file is None:
+        escapes = {"\\n": "\n", "\\t": "\t", "\\\\": "\\"}
+        return re.sub(r"\\[nt\\]", lambda found: escapes[found[0]], options.prime)
+    if options.prime:
+        raise InputError("--prime and --prime-file are both given: give one of them.")
+    try:
+        return options.prime_file.read_text("utf-8-sig")
+    except OSError as error:
+        problem = error.strerror
+    except UnicodeDecodeError as error:
+        problem = f"it is not UTF-8 at byte {error.start}"
+    raise InputError(f"--prime-file is {options.prime_file}: {problem}.")
+
+
+def _write(text: str) -> None:
+    """To standard output: UTF-8 to a file or pipe, what a terminal can show to it."""
+    if sys.stdout.isatty():
+        encoding = sys.stdout.encoding or "utf-8"
+        sys.stdout.write(text.encode(encoding, "replace").decode(encoding))
+    else:
+        sys.stdout.buffer.write(text.encode("utf-8", "surrogatepass"))
+    sys.stdout.flush()

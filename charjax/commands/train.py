@@ -1,0 +1,129 @@
+"""`charjax train` and `train.py`: train a model, or go on with a run."""
+
+import shlex
+import signal
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+import charjax
+from charjax.commands.of_run import RUNS, Switch
+from charjax.commands.signals import Signals
+from charjax.config.presets import default_name, load_config
+from charjax.config.schema import Config, flatten
+from charjax.errors import InputError
+from charjax.storage import run_directory
+
+
+@dataclass(frozen=True)
+class Place:
+    """The options that decide the defaults of the others."""
+
+    config: str | None = None
+    """A preset (anna, char_rnn, ...), or the path of a .py file with get_config() or of a
+    config.json."""
+
+    workdir: Annotated[str | None, tyro.conf.arg(metavar="PATH")] = None
+    """Where to keep the run; the default is runs/NAME of the preset, or runs/default."""
+
+    fresh: Switch = False
+    """Start over, even if the workdir holds a run."""
+
+    def directory(self) -> Path:
+        if self.workdir == "":
+            raise InputError("--workdir is empty: give a directory, or leave it out.")
+        return Path(self.workdir or RUNS / default_name(self.config))
+
+    def preset(self) -> Config:
+        return Config() if self.config is None else load_config(self.config)
+
+    def resumes(self) -> bool:
+        return not self.fresh and run_directory.holds_run(self.directory())
+
+
+@dataclass(frozen=True)
+class Options(Place):
+    """Train a model, or go on with a run that was stopped.
+
+    A workdir that holds a run is resumed with that run's own config; then only its
+    length, cadences and early stopping may be given anew.
+    """
+
+    run: Annotated[Config, tyro.conf.arg(name="")] = field(default_factory=Config)
+
+    strict: Switch = False
+    """Refuse to resume where a checkpoint is damaged, instead of going on from the newest
+    that is not."""
+
+    distributed: str = "off"
+    """Train with other processes: auto (Slurm, Open MPI, Kubernetes, Cloud TPU), or
+    ADDRESS:PORT,COUNT,INDEX."""
+
+
+def defaults(arguments: list[str]) -> tuple[Options, str]:
+    """The options where they are not given, and a line that says where they are from."""
+    # A request for a completion script is for the whole command.
+    own = [argument for argument in arguments if not argument.startswith("--tyro-")]
+    place, _ = tyro.cli(Place, args=own, add_help=False, return_unknown_args=True)
+    if place.resumes():
+        start = run_directory.read_config(place.directory())
+        source = f"the run in {place.directory()}, which this would resume"
+    else:
+        start = place.preset()
+        source = "Config()" if place.config is None else f"--config {place.config}"
+    return Options(run=start), f"The defaults below are those of {source}."
+
+
+def run(options: Options, signals: Signals) -> int:
+    workdir = options.directory()
+    if options.resumes() and options.config is not None:
+        _note_differences(options)
+
+    import jax
+
+    from charjax.devices import processes
+
+    heed_notices = processes.join(options.distributed)
+    together, preempted = jax.distributed.is_initialized(), signals.stop
+    if together:
+        preempted = processes.preemption(signals.stop, heed_notices)
+    stopped = False
+
+    def stop() -> bool:
+        nonlocal stopped
+        stopped = preempted()
+        return stopped
+
+    charjax.fit(options.run, workdir, fresh=options.fresh, strict=options.strict, stop=stop)
+    if signals.received:
+        return 128 + signals.received[0]
+    if together and stopped:
+        return 128 + signal.SIGTERM
+    if processes.is_first():
+        script = Path(sys.argv[0]).name == "train.py"
+        command = "python sample.py" if script else "charjax sample"
+        place = shlex.quote(str(workdir))
+        print(f"{workdir}: sample with {command} --workdir {place}", file=sys.stderr)
+    return 0
+
+
+def _note_differences(options: Options) -> None:
+    from charjax.text.sources import absolute
+
+    workdir, name = options.directory(), options.config
+    own, preset = run_directory.read_config(workdir), options.preset()
+    preset = preset.replace(**{"data.source": absolute(preset.data.sources)})
+    differs = [
+        f"{field} ({mine!r}, there {theirs!r})"
+        for (field, mine), (_, theirs) in zip(flatten(own), flatten(preset), strict=True)
+        if mine != theirs and field not in run_directory.RESOLVED_AT_BIRTH
+    ]
+    if differs:
+        print(
+            f"note: {workdir} goes on with its own config, which differs from {name} in "
+            f"{', '.join(differs)}; --fresh starts over with {name}.",
+            file=sys.stderr,
+        )

@@ -1,0 +1,91 @@
+"""What a run directory holds, and how its state would lie on the devices there are."""
+
+import functools
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from charjax.config.schema import to_dict
+from charjax.devices import placement
+from charjax.language_model import opened
+from charjax.storage.checkpoints import Checkpoints
+from charjax.storage.digest import digest, named_leaves
+from charjax.storage.record import read
+
+_ITEMS = ("params", "opt_state", "carry")
+
+
+def inspect_run(workdir: str | Path, step: str | int = "latest") -> dict[str, Any]:
+    """What a run directory holds, as JSON values.
+
+    `step`, `steps` on disk, `parameters` (their count), `config`, `vocabulary` (kind and
+    size), `best` (step and loss in nats per character, or None), `versions` that wrote it,
+    and `digest`, a SHA-256 over params, opt_state and carry: equal digests are equal
+    states.
+
+    Args:
+      workdir: a run's directory.
+      step: "best" (falls back to the newest), "latest", or the number of a step on disk.
+
+    Raises:
+      InputError: no run or no such checkpoint there, or a damaged one.
+    """
+    with opened(workdir) as checkpoints:
+        return checkpoints.reading(step, functools.partial(_facts, checkpoints))
+
+
+def _facts(checkpoints: Checkpoints, step: int) -> dict[str, Any]:
+    record = read(checkpoints, step)
+    vocabulary = record.text.vocabulary
+    targets = {name: checkpoints.metadata(step, name) for name in _ITEMS}
+    state = checkpoints.restore(step, targets)
+    best = checkpoints.best()
+    loss = None if best is None else read(checkpoints, best).validation_loss
+    return {
+        "step": step,
+        "steps": checkpoints.steps(),
+        "parameters": sum(leaf.size for leaf in jax.tree.leaves(state["params"])),
+        "config": to_dict(record.config),
+        "vocabulary": {"kind": vocabulary.kind, "size": vocabulary.size},
+        "best": None if best is None else {"step": best, "loss": loss},
+        "versions": record.versions,
+        "digest": digest(state),
+    }
+
+
+def inspect_sharding(
+    workdir: str | Path, step: str | int = "latest"
+) -> list[dict[str, Any]]:
+    """How a run's state would lie on the devices there are, by its own config.
+
+    For each array its `path`, `array` (type and shape), `axes` (for each dimension the
+    mesh axis that splits it, and into how many parts) and `bytes_on_device`.
+
+    Takes and raises what `inspect_run` does; raises InputError also where the devices do
+    not suit the config.
+    """
+    with opened(workdir) as checkpoints:
+        return checkpoints.reading(step, functools.partial(_placement, checkpoints))
+
+
+def _placement(checkpoints: Checkpoints, step: int) -> list[dict[str, Any]]:
+    config = read(checkpoints, step).config
+    mesh = placement.make_mesh(model=config.parallel.model)
+    placement.check_devices(config, mesh)
+    rows = []
+    for item in _ITEMS:
+        tree = checkpoints.metadata(step, item)
+        shardings: Any = placement.item_sharding(mesh, item, tree, config.parallel.fsdp)
+        leaves = named_leaves({item: tree}).items()
+        for (path, leaf), sharding in zip(
+            leaves, named_leaves(shardings).values(), strict=True
+        ):
+            row = {
+                "path": path,
+                "array": f"{leaf.dtype.name}[{', '.join(map(str, leaf.shape))}]",
+                "axes": placement.spread(sharding, leaf.ndim),
+                "bytes_on_device": placement.bytes_on_device(leaf, sharding),
+            }
+            rows.append(row)
+    return rows

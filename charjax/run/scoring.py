@@ -1,0 +1,112 @@
+"""A split of a run's own text, or a text file, scored with the run's model."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from charjax.errors import InputError
+from charjax.evaluation.evaluate import evaluate
+from charjax.language_model import LanguageModel, OnUnknown, load
+from charjax.reporting.progress import reading
+from charjax.storage import run_directory
+from charjax.text.corpus import Split
+from charjax.text.corpus import load as load_corpus
+from charjax.text.survey import survey
+from charjax.text.watch import Watch
+
+
+def evaluate_run(
+    workdir: str | Path,
+    split: Split | None = None,
+    *,
+    text: str | Path | None = None,
+    encoding: str = "utf-8",
+    window: int | None = None,
+    rows: int | None = None,
+    step: str | int = "best",
+    on_unknown: OnUnknown = "error",
+    quiet: bool = False,
+) -> dict[str, Any]:
+    """Scores a split of a run's own text, or a text file.
+
+    Args:
+      workdir: a run's directory.
+      split: "train", "validation" (the default) or "test".
+      text: the path of a text file to score instead; for a text in memory there is
+        `charjax.load(workdir).score(text)`.
+      encoding: of that file; a byte-order mark overrides it.
+      window: score windows of so many characters, each from zero state; None carries the
+        state along contiguous rows.
+      rows: rows the text is cut into; None is the run's `train.eval_rows`.
+      step: "best" (falls back to the newest), "latest", or the number of a step on disk.
+      on_unknown: what to do with characters of the file that the model does not know.
+      quiet: show no progress while a large text is read.
+
+    Returns:
+      JSON values: `nats_per_char`, `bits_per_char`, `perplexity`, `characters`, `rows`,
+      `window`, `protocol`, `step` and `text`, the split or the file.
+
+    Raises:
+      InputError: no run or checkpoint there, or a text that cannot be scored: absent,
+        unreadable, too short, or not the one that the run was trained on.
+    """
+    if split is not None and text is not None:
+        raise InputError("split and text are both given: give one of them.")
+    model = load(workdir, step)
+    with reading(quiet) as watch:
+        if text is None:
+            split = split or "validation"
+            ids = _ids_of_split(Path(workdir), model, split, watch)
+        else:
+            ids = _ids_of_file(Path(text), model, encoding, on_unknown, watch)
+    score = evaluate(model.config, model.params, ids, rows=rows, window=window)
+    return {
+        "nats_per_char": score.nats_per_char,
+        "bits_per_char": score.bits_per_char,
+        "perplexity": score.perplexity,
+        "characters": score.characters,
+        "rows": score.rows,
+        "window": score.window,
+        "protocol": "stateful" if score.window is None else "windowed",
+        "step": model.step,
+        "text": split or str(text),
+    }
+
+
+def _ids_of_split(
+    workdir: Path, model: LanguageModel, split: Split, watch: Watch
+) -> np.ndarray:
+    data, kept = model.config.data, run_directory.kept_text(workdir)
+    found = survey(data, kept, model.vocabulary, watch=watch)
+    if found.text.fingerprint != model.text.fingerprint:
+        raise InputError(
+            f"data.source is {' '.join(data.sources)}: the text is not the one that "
+            f"{workdir} was trained on, so it has no {split} split; restore it, or score "
+            "the text as it is with --text."
+        )
+    ids = load_corpus(found, watch).split(split, data.split)
+    if len(ids) == 0:
+        raise InputError(f"split is {split}: data.split {data.split} has none.")
+    return ids
+
+
+def _ids_of_file(
+    path: Path, model: LanguageModel, encoding: str, on_unknown: OnUnknown, watch: Watch
+) -> np.ndarray:
+    if not path.is_file():
+        raise InputError(f"text is {path}: there is no such file.")
+    try:
+        data = dataclasses.replace(
+            model.config.data,
+            source=str(path.absolute()),
+            encoding=encoding,
+            start_marker=None,
+            end_marker=None,
+        )
+        found = survey(data, None, model.vocabulary, on_unknown, watch)
+    except InputError as error:
+        message = str(error).replace("data.encoding", "encoding")
+        raise InputError(f"text is {path}: {message}") from error
+    return load_corpus(found, watch).ids
