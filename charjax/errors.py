@@ -1,4 +1,7 @@
-"""What charjax raises of its own."""
+"""What charjax raises of its own, and what it says of a name that does not exist."""
+
+import difflib
+from collections.abc import Iterable
 
 
 class InputError(ValueError):
@@ -14,3 +17,13 @@ class OutOfMemory(MemoryError):
 
 class Diverged(RuntimeError):
     """Update after update was skipped; the last checkpoint is from before them."""
+
+
+def suggestion(name: str, known: Iterable[str]) -> str:
+    """The closest known name, or all of them.
+
+    >>> suggestion("ana", ["anna", "default"]), suggestion("x", ["anna", "default"])
+    ('did you mean anna?', 'known are anna, default.')
+    """
+    close = difflib.get_close_matches(name, known := list(known), n=1)
+    return f"did you mean {close[0]}?" if close else f"known are {', '.join(known)}."

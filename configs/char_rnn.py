@@ -9,7 +9,7 @@ epoch after the tenth, 50 epochs, 95/5 split. The last 5 % are one contiguous pi
 char-rnn takes the last 5 % of each of its 50 rows, which is easier.
 
 Not run to its end. Ten epochs (4,240 steps) on two CPU cores (Sapphire Rapids, float32)
-took 5 minutes beside other work: training loss about 1.35 nats, best validation 1.603 (on
+took 5 minutes on a busy machine: training loss about 1.35 nats, best validation 1.603 (on
 the contiguous tail). char-rnn publishes no loss for this text.
 """
 

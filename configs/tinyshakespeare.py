@@ -1,16 +1,16 @@
-"""Tiny Shakespeare in a minute or two on a laptop's CPU, to set beside nanoGPT's.
+"""Tiny Shakespeare in a minute or two on a laptop's CPU, to compare with nanoGPT.
 
     python train.py --config tinyshakespeare
     charjax evaluate --workdir runs/tinyshakespeare --protocol windowed --window 64
 
-Trained on contiguous streams, 64 characters at a time, for about the time that nanoGPT's
-laptop setting takes on the same machine; its split too, the last 10 % for validation.
-The second command scores as nanoGPT does: windows of 64 characters from empty state.
+Trains on contiguous streams, 64 characters at a time, for about as long as nanoGPT's laptop
+setting takes on the same machine, and holds out the same last 10 % for validation. The
+second command scores as nanoGPT does: windows of 64 characters from zero state.
 
-Run to its end on two CPU cores (Sapphire Rapids, float32): 69 seconds from start to finish,
-compilation included; 1.784 nats with windows of 64 from empty state (nanoGPT's laptop
-setting: 1.886 in 83 s on the same machine), 1.708 with the state carried. Twice the epochs
-(--train.epochs 2, 135 s) give 1.663 and 1.573.
+Run to its end on two CPU cores (Sapphire Rapids, float32): 69 seconds, compilation
+included; 1.784 nats with windows of 64 from zero state (nanoGPT's laptop setting: 1.886 in
+83 s on the same machine), 1.708 with the state carried. Two epochs (--train.epochs 2,
+135 s) give 1.663 and 1.573.
 """
 
 from charjax import Config, DataConfig, ModelConfig, OptimizerConfig, TrainConfig

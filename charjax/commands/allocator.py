@@ -1,9 +1,9 @@
-"""How the C library's allocator treats freed memory; the commands set it, the library not.
+"""How the C library's allocator treats freed memory: set by the commands, not the library.
 
-XLA's CPU client frees its work space after every step. glibc hands such large blocks back
-to the kernel, which gives them out again page by page, each cleared first: 190,000 page
-faults a step of the canonical work, a tenth of its time in float32 and a fifth in
-bfloat16 (docs/performance.md).
+XLA's CPU client frees its work space after every step. glibc returns such large blocks to
+the kernel, which hands them out again page by page, each cleared first: 190,000 page
+faults a step of the canonical work, a tenth of its time in float32 and a fifth in bfloat16
+(docs/performance.md).
 """
 
 import ctypes
@@ -14,11 +14,11 @@ _M_TRIM_THRESHOLD, _M_MMAP_MAX, _M_ARENA_MAX = -1, -4, -8
 
 
 def keep_freed_memory() -> bool:
-    """Makes malloc keep what is freed for the next step; says whether it did.
+    """Makes malloc keep what is freed for the next step; returns whether it does.
 
-    Process-wide, for glibc only, and not where the user has set malloc up in the
-    environment. What has been freed is not given back before the end, and memory asked for
-    as zeros is cleared at once, where the kernel would have waited for its first use.
+    For the whole process, with glibc only, and not where the user has configured malloc in
+    the environment. Freed memory is not returned before the end, and zeroed memory is
+    cleared at once, where the kernel would wait for its first use.
     """
     if any(name.startswith(("MALLOC_", "GLIBC_TUNABLES")) for name in os.environ):
         return False

@@ -46,9 +46,15 @@ def _attempt(command: Callable[[Signals], int]) -> int:
     except (OSError, MemoryError) as error:
         return _failed(error if str(error) else "out of memory", 1)
     except Exception as error:
-        if reason := _loss(error):
-            return _failed(reason, 1)
-        raise
+        if not _is_loss(error):
+            raise
+        from charjax.storage.failures import reason_for
+
+        reason = (
+            f"the other processes do not answer ({reason_for(error)}): if one of them "
+            "ended, start all again, and the run goes on from its last checkpoint."
+        )
+        return _failed(reason, 1)
 
 
 def _failed(message: object, code: int) -> int:
@@ -56,19 +62,12 @@ def _failed(message: object, code: int) -> int:
     return code
 
 
-def _loss(error: Exception) -> str | None:
-    """What to say where the other processes do not answer; None for any other error."""
+def _is_loss(error: Exception) -> bool:
     if "jax" not in sys.modules:
-        return None
+        return False
     from charjax.devices import processes
-    from charjax.storage.failures import reason_for
 
-    if not processes.is_loss(error):
-        return None
-    return (
-        f"the other processes do not answer ({reason_for(error)}): if one of them ended, "
-        "start all again, and the run goes on from its last checkpoint."
-    )
+    return processes.is_loss(error)
 
 
 def _leave_the_others(code: int) -> None:
@@ -77,10 +76,8 @@ def _leave_the_others(code: int) -> None:
     jax = sys.modules.get("jax")
     if jax is None or not jax.distributed.is_initialized():
         return
-    from charjax.devices import processes
-
     sys.stderr.flush()
-    if jax.process_count() > 1 and processes.is_first():
+    if jax.process_count() > 1 and jax.process_index() == 0:
         # Where the first one goes before the others have spoken, the runtime ends them.
         time.sleep(_GRACE)
     os._exit(code)

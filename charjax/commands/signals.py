@@ -12,8 +12,8 @@ from dataclasses import dataclass
 class Signals:
     """SIGINT and SIGTERM of a command.
 
-    A signal ends the process at once, unless `stop` has been asked: then the first one
-    makes it say True, and the second ends the process.
+    A signal ends the process at once. Once `stop` has been called, the first signal makes
+    it return True instead, and the second ends the process.
     """
 
     received: list[int]
@@ -27,8 +27,8 @@ class Signals:
 
 @contextlib.contextmanager
 def collected() -> Iterator[Signals]:
-    """Collects signals in a thread, since Python's own handlers wait until the main thread
-    is back from what it is doing, which may be a compilation."""
+    """Collects signals in a thread: Python's own handlers wait until the main thread is
+    back from what it is doing, which may be a compilation."""
     signals = Signals([], [])
     if threading.current_thread() is not threading.main_thread():
         yield signals

@@ -15,16 +15,15 @@ A check is a frozen dataclass whose `remedy(value)` says what to give instead, a
 if the value is fine. It sees each item of a tuple, and never None.
 """
 
-import difflib
 import math
 import os
 import types
 import typing
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, NoReturn
 
-from charjax.errors import InputError
+from charjax.errors import InputError, suggestion
 
 
 @dataclass(frozen=True)
@@ -56,22 +55,14 @@ class Share:
 
 @dataclass(frozen=True)
 class Positive:
-    """A finite number above zero, or also zero."""
+    """A number above zero, or also zero."""
 
     zero: bool = False
 
     def remedy(self, value: float) -> str:
-        if math.isfinite(value) and (value > 0 or (self.zero and value == 0)):
+        if value > 0 or (self.zero and value == 0):
             return ""
         return f"give {'0 or ' if self.zero else ''}a positive number"
-
-
-@dataclass(frozen=True)
-class Finite:
-    """Neither infinite nor NaN."""
-
-    def remedy(self, value: float) -> str:
-        return "" if math.isfinite(value) else "give a finite number"
 
 
 @dataclass(frozen=True)
@@ -97,8 +88,8 @@ class Encoding:
 def check_fields(section: Any, prefix: str = "") -> None:
     """Checks a dataclass against its annotations: first the types, then the checks.
 
-    What stands for a plain value is replaced by it: NumPy numbers, paths, lists, and whole
-    numbers where a float is expected. Raises InputError naming the first field that does
+    NumPy numbers, paths, lists, and whole numbers where a float is expected become plain
+    values first. Floats must be finite. Raises InputError naming the first field that does
     not fit, as `prefix.name`.
     """
     for name, hint in typing.get_type_hints(type(section), include_extras=True).items():
@@ -111,6 +102,8 @@ def check_fields(section: Any, prefix: str = "") -> None:
         if not _accepts(value, hint):
             refuse(field, value, f"expected {_describe(hint)}")
         for item in value if isinstance(value, tuple) else (value,):
+            if isinstance(item, float) and not math.isfinite(item):
+                refuse(field, value, "give a finite number")
             for check in checks if item is not None else ():
                 if remedy := check.remedy(item):
                     optional = ", or None" if _accepts(None, hint) else ""
@@ -122,11 +115,9 @@ def refuse(field: str, value: object, remedy: str) -> NoReturn:
     raise InputError(f"{field} is {value!r}: {remedy}.")
 
 
-def unknown(field: str, known: Sequence[str]) -> InputError:
+def unknown(field: str, known: Iterable[str]) -> InputError:
     """The error about a field that does not exist, naming the closest one that does."""
-    close = difflib.get_close_matches(field, known, n=1)
-    hint = f"did you mean {close[0]}?" if close else f"known are {', '.join(known)}."
-    return InputError(f"{field}: there is no such field; {hint}")
+    return InputError(f"{field}: there is no such field; {suggestion(field, known)}")
 
 
 def _plain(value: Any, hint: Any) -> Any:
@@ -135,11 +126,12 @@ def _plain(value: Any, hint: Any) -> Any:
     if hasattr(value, "dtype") and hasattr(value, "tolist"):
         value = value.tolist()
     if isinstance(value, list | tuple):
-        kinds = [kind for kind in _kinds(hint) if typing.get_origin(kind) is tuple]
-        item_hint = typing.get_args(kinds[0])[0] if kinds else None
-        return tuple(_plain(item, item_hint) for item in value)
-    as_float = type(value) is int and float in _kinds(hint) and int not in _kinds(hint)
-    return float(value) if as_float else value
+        tuples = (kind for kind in _kinds(hint) if typing.get_origin(kind) is tuple)
+        of_item = typing.get_args(next(tuples, None))
+        return tuple(_plain(item, of_item and of_item[0]) for item in value)
+    if type(value) is int and float in _kinds(hint) and int not in _kinds(hint):
+        return float(value)
+    return value
 
 
 def _accepts(value: object, hint: Any) -> bool:

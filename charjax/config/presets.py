@@ -1,13 +1,12 @@
 """Configs by name: the presets of `configs/`, and files like them."""
 
-import difflib
 import importlib.util
 import json
 import traceback
 from pathlib import Path
 
 from charjax.config.schema import Config, from_dict
-from charjax.errors import InputError
+from charjax.errors import InputError, suggestion
 
 
 def load_config(name: str) -> Config:
@@ -19,11 +18,9 @@ def load_config(name: str) -> Config:
     if path.suffix not in (".py", ".json"):
         presets = {file.stem: file for file in _presets()}
         if name not in presets:
-            close = difflib.get_close_matches(name, presets, n=1)
-            hint = f"did you mean {close[0]}? " if close else ""
             raise InputError(
-                f"--config is {name!r}: there is no such preset; {hint}Presets are "
-                f"{', '.join(sorted(presets))}; a file's name ends in .py or .json."
+                f"--config is {name!r}: there is no such preset; "
+                f"{suggestion(name, presets)} A file's name must end in .py or .json."
             )
         path = presets[name]
     if not path.is_file():
@@ -31,9 +28,10 @@ def load_config(name: str) -> Config:
     try:
         if path.suffix == ".json":
             config = from_dict(json.loads(path.read_text("utf-8")))
-            # What another run's text settled is not for this one.
-            unsettled = {"optimizer.schedule_steps": None, "optimizer.epoch_steps": None}
-            return config.replace(**unsettled)
+            # These follow from the text of the other run.
+            return config.replace(
+                **{"optimizer.schedule_steps": None, "optimizer.epoch_steps": None}
+            )
         spec = importlib.util.spec_from_file_location(f"charjax_config_{path.stem}", path)
         assert spec is not None and spec.loader is not None
         module = importlib.util.module_from_spec(spec)

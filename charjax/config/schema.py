@@ -11,6 +11,7 @@ when it is built, naming the field, the value and the remedy.
 """
 
 import dataclasses
+import json
 import typing
 from collections.abc import Iterator, Mapping
 from typing import Annotated, Any, Literal
@@ -18,7 +19,6 @@ from typing import Annotated, Any, Literal
 from charjax.config.checks import (
     AtLeast,
     Encoding,
-    Finite,
     NotEmpty,
     Positive,
     Share,
@@ -100,7 +100,7 @@ class ModelConfig:
     dropout: Annotated[float, Share(one=False)] = 0.2
     """Share of activations dropped between layers and before the head."""
 
-    forget_bias: Annotated[float, Finite()] = 1.0
+    forget_bias: float = 1.0
     """Initial bias of the LSTM's forget gate (Jozefowicz et al. 2015)."""
 
     def __post_init__(self) -> None:
@@ -265,18 +265,14 @@ class Config:
         for path, value in fields.items():
             section, _, name = path.partition(".")
             if name not in values.get(section, {}):
-                raise unknown(path, [known for known, _ in flatten(self)])
+                raise unknown(path, dict(flatten(self)))
             values[section][name] = value
         return from_dict(values)
 
 
 def to_dict(config: Config) -> dict[str, dict[str, Any]]:
     """The config as nested dictionaries of JSON values."""
-    values = dataclasses.asdict(config)
-    for section in values.values():
-        for name, value in section.items():
-            section[name] = list(value) if isinstance(value, tuple) else value
-    return values
+    return json.loads(json.dumps(dataclasses.asdict(config)))
 
 
 def from_dict(values: Mapping[str, Any]) -> Config:
@@ -291,14 +287,14 @@ def from_dict(values: Mapping[str, Any]) -> Config:
     built: dict[str, Any] = {}
     for name, section in values.items():
         if name not in sections:
-            raise unknown(name, list(sections))
+            raise unknown(name, sections)
         if not isinstance(section, Mapping):
             refuse(name, section, "expected an object of fields")
         kind = typing.cast(type, sections[name])
-        known = [field.name for field in dataclasses.fields(kind)]
-        for field in section:
+        known = [f"{name}.{field.name}" for field in dataclasses.fields(kind)]
+        for field in (f"{name}.{key}" for key in section):
             if field not in known:
-                raise unknown(f"{name}.{field}", [f"{name}.{k}" for k in known])
+                raise unknown(field, known)
         built[name] = kind(**section)
     return Config(**built)
 
