@@ -3,8 +3,10 @@
 import dataclasses
 import json
 import re
+import typing
 from typing import Annotated
 
+import jax
 import numpy as np
 import pytest
 
@@ -15,6 +17,7 @@ from charjax import (
     ModelConfig,
     OptimizerConfig,
     TrainConfig,
+    init,
 )
 from charjax.config.checks import AtLeast, Share, check_fields
 from charjax.config.presets import default_name, load_config
@@ -195,3 +198,42 @@ def test_a_check_is_declared_beside_the_field_and_knows_none():
     ]:
         with pytest.raises(InputError, match=re.escape(words)):
             Options(**wrong)
+
+
+def choices(section: type, name: str) -> tuple[str, ...]:
+    return typing.get_args(typing.get_type_hints(section)[name])
+
+
+def test_the_cells_of_the_schema_are_those_there_are():
+    from charjax.model.cells import CELLS
+
+    assert sorted(choices(ModelConfig, "cell")) == sorted(CELLS)
+
+
+def test_each_optimizer_of_the_schema_makes_an_update_of_its_own():
+    from charjax.training.optimizer import optimizer
+
+    params = init(Config().replace(**{"model.hidden_size": 4}), 5, jax.random.key(0))
+    gradients = jax.tree.map(lambda leaf: leaf**2 - 0.01, params)
+    updates = {}
+    for name in choices(OptimizerConfig, "name"):
+        config = Config().replace(
+            **{"model.hidden_size": 4, "optimizer.name": name, "optimizer.warmup_steps": 0}
+        )
+        chain = optimizer(config)
+        update, _ = chain.update(gradients, chain.init(params), params)
+        updates[name] = np.asarray(update["first"]["kernel_h"]).tobytes()
+    # Without weight decay adamw is adam.
+    assert updates.pop("adamw") == updates["adam"]
+    assert len(set(updates.values())) == len(updates)
+
+
+def test_each_schedule_of_the_schema_is_another_curve():
+    from charjax.training.optimizer import schedule
+
+    curves = set()
+    for name in choices(OptimizerConfig, "schedule"):
+        config = Config().replace(**{"optimizer.schedule": name, "train.steps": 400})
+        rate = schedule(config.replace(**{"optimizer.epoch_steps": 10}))
+        curves.add(tuple(float(rate(count)) for count in (100, 200, 300)))
+    assert len(curves) == len(choices(OptimizerConfig, "schedule"))
