@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 FILES = 10
 OPTIONS = [
     *("--data.source", "texts", "--model.hidden_size", "32", "--train.steps", "20"),

@@ -1,6 +1,7 @@
 """Kill a real run at any moment; start it again until it is done; compare every bit.
 
-`pytest tests/test_kill_anywhere.py --kills 200` is the long one: as many kills at random
+`pytest tests/faults/test_kill_anywhere.py --kills 200` is the long one: as many kills at
+random
 moments in one run. The seed is fixed, the moments are not: they depend on the machine.
 """
 
@@ -18,7 +19,7 @@ import pytest
 
 from charjax.storage.checkpoints import Checkpoints
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 TEXT = (
     "It was the best of times, it was the worst of times, it was the age of wisdom.\n" * 60
 )

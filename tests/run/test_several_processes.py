@@ -17,7 +17,7 @@ from charjax import InputError, inspect_run
 from charjax.devices import processes
 from charjax.storage import run_directory
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 TEXT = "all happy families are alike; every unhappy family is unhappy.\n" * 60
 OPTIONS = [
     *(

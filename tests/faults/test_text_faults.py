@@ -13,7 +13,7 @@ import pytest
 
 from charjax.commands import cli
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 
 
 def test_a_text_of_one_symbol_trains_evaluates_and_samples(tmp_path, monkeypatch, capsys):

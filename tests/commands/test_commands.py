@@ -15,7 +15,7 @@ import charjax
 from charjax import commands
 from charjax.commands.cli import main
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 TINY = [
     *("--data.batch_size", "4", "--data.sequence_length", "16"),
     *("--model.hidden_size", "16", "--model.num_layers", "1"),

@@ -25,7 +25,7 @@ from charjax.text.batching import batch_at
 from charjax.training.state import initial_state
 from charjax.training.step import train_step
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 TEXT = "all happy families are alike; every unhappy family is unhappy.\n" * 40
 CONFIG = Config(
     data=DataConfig(batch_size=8, sequence_length=8),

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 TEXT = "all happy families are alike; every unhappy family is unhappy.\n" * 40
 OPTIONS = [
     *("--data.source", "text.txt", "--data.batch_size", "4", "--data.sequence_length", "8"),
