@@ -34,6 +34,7 @@ ONLY_IN = {
     "flax": "model.network",
     "orbax": "storage.",
     "tyro": "commands.",
+    "docstring_parser": "commands.",
     "pooch": "text.",
     "matplotlib": "views.",
 }
@@ -172,7 +173,7 @@ def test_help_and_wrong_options_need_nothing_slow(arguments, tmp_path):
 import sys
 from charjax.commands.cli import main
 try:
-    main({arguments})
+    sys.exit(main({arguments}))
 finally:
     for name in ("jax", "numpy", "flax", "optax", "orbax", "matplotlib", "rich"):
         assert name not in sys.modules, name

@@ -1,6 +1,5 @@
 """The `charjax` command: finds the commands and lets tyro read the arguments."""
 
-import dataclasses
 import importlib
 import inspect
 import pkgutil
@@ -13,6 +12,7 @@ import tyro
 import charjax
 from charjax import commands
 from charjax.commands.exit_codes import exit_code
+from charjax.commands.fields import Refused, registry
 from charjax.errors import InputError, suggestion
 
 
@@ -29,7 +29,10 @@ def main(argv: list[str] | None = None, only: str | None = None) -> int:
         return 0
 
     def run(signals: Any) -> int:
-        options = _parsed(arguments) if only is None else _parsed_alone(arguments, only)
+        try:
+            options = _parsed_alone(arguments, only) if only else _parsed(arguments)
+        except Refused as error:
+            raise error.args[0] from None
         return sys.modules[type(options).__module__].run(options, signals)
 
     return exit_code(run)
@@ -50,7 +53,8 @@ def found() -> dict[str, ModuleType]:
 
 def _parsed_alone(arguments: list[str], name: str) -> Any:
     command = found()[name]
-    return tyro.cli(command.Options, args=arguments, **_defaults(command, arguments))
+    shown = _defaults(command, arguments)
+    return tyro.cli(command.Options, args=arguments, registry=registry, **shown)
 
 
 def _parsed(arguments: list[str]) -> Any:
@@ -65,15 +69,13 @@ def _parsed(arguments: list[str]) -> Any:
             shown = _defaults(command, arguments[1:])
         subcommand = tyro.conf.subcommand(each, **shown)
         subcommands.append(Annotated[command.Options, subcommand])
-    # A field, since tyro names the way to it where it refuses a value.
-    union = Annotated[Union[tuple(subcommands)], tyro.conf.arg(name="")]  # noqa: UP007
-    root = tyro.cli(
-        dataclasses.make_dataclass("Root", [("charjax", union)]),
+    return tyro.cli(
+        Union[tuple(subcommands)],  # pyright: ignore # noqa: UP007
         args=arguments,
         prog="charjax",
         description="Character-level language models. --version prints the version.",
+        registry=registry,
     )
-    return root.charjax
 
 
 def _defaults(command: ModuleType, arguments: list[str]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What a command raises, as one line on standard error and an exit code."""
+"""Turns what a command raises into one line on standard error and an exit code."""
 
 import os
 import sys
@@ -46,10 +46,11 @@ def _attempt(command: Callable[[Signals], int]) -> int:
     except (OSError, MemoryError) as error:
         return _failed(error if str(error) else "out of memory", 1)
     except Exception as error:
-        if not _is_loss(error):
-            raise
+        from charjax.devices import processes
         from charjax.storage.failures import reason_for
 
+        if not processes.is_loss(error):
+            raise
         reason = (
             f"the other processes do not answer ({reason_for(error)}): if one of them "
             "ended, start all again, and the run goes on from its last checkpoint."
@@ -60,14 +61,6 @@ def _attempt(command: Callable[[Signals], int]) -> int:
 def _failed(message: object, code: int) -> int:
     print(f"error: {message}", file=sys.stderr)
     return code
-
-
-def _is_loss(error: Exception) -> bool:
-    if "jax" not in sys.modules:
-        return False
-    from charjax.devices import processes
-
-    return processes.is_loss(error)
 
 
 def _leave_the_others(code: int) -> None:

@@ -119,7 +119,10 @@ def test_evaluation_and_inspection(runs):
     [
         (["train.py", "--model.hiden_size", "3"], ["hiden", "--model.hidden-size"]),
         (["train.py", "--model.hidden_size", "big"], ["hidden-size", "big"]),
-        (["train.py", "--data.batch_size", "0"], ["data.batch_size", "0", "at least 1"]),
+        (
+            ["train.py", "--data.batch_size", "0"],
+            ["error: data.batch_size is 0", "at least 1"],
+        ),
         (["train.py", "--config", "ana"], ["ana", "did you mean anna"]),
         (["train.py", "--config", "none.py"], ["none.py", "no such file"]),
         (["train.py", "--data.source", "absent.txt"], ["absent.txt"]),
@@ -335,14 +338,26 @@ def test_a_new_command_is_one_file(tmp_path, monkeypatch, capsys):
     assert main(["gret"]) == 2 and "did you mean greet" in capsys.readouterr().err
 
 
-def test_a_shell_can_complete_commands_and_options(tmp_path):
+def test_a_shell_can_complete_commands_options_and_choices():
     done = run("--tyro-print-completion", "bash")
-    script = done.stdout.decode()
-    assert done.returncode == 0
-    for word in ("train", "evaluate", "--data.batch-size", "--prime-file", "cosine"):
-        assert word in script
-    checked = subprocess.run(["bash", "-n"], input=done.stdout, capture_output=True)
-    assert (checked.returncode, checked.stderr) == (0, b"")
+    assert done.returncode == 0 and done.stderr == b""
+
+    def completed(*words):
+        typed = " ".join(f"'{word}'" for word in words)
+        script = (
+            f"COMP_WORDS=({typed}); COMP_CWORD={len(words) - 1}; COMPREPLY=()\n"
+            "_tyro_charjax\nprintf '%s\\n' \"${COMPREPLY[@]}\"\n"
+        )
+        program = done.stdout + script.encode()
+        said = subprocess.run(["bash"], input=program, capture_output=True)
+        assert said.stderr == b""
+        return set(said.stdout.decode().splitlines())
+
+    assert completed("charjax", "") >= {"train", "sample", "evaluate", "inspect"}
+    assert completed("charjax", "sample", "--prime") == {"--prime", "--prime-file"}
+    batch = {"--data.batching", "--data.batch-size"}
+    assert completed("charjax", "train", "--data.b") == batch
+    assert completed("charjax", "train", "--optimizer.schedule", "l") == {"linear"}
 
 
 def test_help_says_whose_defaults_it_shows(runs):
