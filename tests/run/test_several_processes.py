@@ -201,11 +201,11 @@ def test_ctrl_c_in_one_saves_for_all(folder, tmp_path):
 @pytest.mark.parametrize("victim", [0, 1])
 def test_a_killed_process_ends_the_others_and_the_run_goes_on(folder, tmp_path, victim):
     run = tmp_path / "run"
-    processes = begin(folder, str(run), 2, *ENDLESS)
-    under_way(run, processes)
-    processes[victim].kill()
+    running = begin(folder, str(run), 2, *ENDLESS)
+    under_way(run, running)
+    running[victim].kill()
     begun = time.monotonic()
-    codes, said = ended(processes, timeout=150)
+    codes, said = ended(running, timeout=150)
     print(
         f"the other ended after {time.monotonic() - begun:.0f} s with {codes[1 - victim]}"
     )
