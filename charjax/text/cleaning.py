@@ -6,6 +6,7 @@ Nothing here holds more than a few chunks at a time, so a text may be larger tha
 import codecs
 import dataclasses
 import hashlib
+import io
 import itertools
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
@@ -188,23 +189,15 @@ def _undecodable(
 
 
 def _unify_line_ends(chunks: Iterable[str], tally: Tally) -> Iterator[str]:
-    # A CR at the end of a chunk waits for the next one, which may begin with its LF.
-    held = ""
-    for chunk in chunks:
-        window = held + chunk
-        held = "\r" if window.endswith("\r") else ""
-        if held:
-            window = window[:-1]
-        if "\r" in window:
-            crlf = window.count("\r\n")
-            tally.crlf += crlf
-            tally.lone_cr += window.count("\r") - crlf
-            window = window.replace("\r\n", "\n").replace("\r", "\n")
-        if window:
-            yield window
-    if held:
-        tally.lone_cr += 1
-        yield "\n"
+    # It holds back a CR at the end of a chunk until it knows whether an LF follows.
+    decoder = io.IncrementalNewlineDecoder(None, translate=True)
+    for chunk in itertools.chain(chunks, [""]):
+        unified = decoder.decode(chunk, final=not chunk)
+        crlf = len(chunk) - len(unified)
+        tally.crlf += crlf
+        tally.lone_cr += chunk.count("\r") - crlf
+        if unified:
+            yield unified
 
 
 def _cut(

@@ -17,12 +17,11 @@ from charjax.text.watch import Watch, silent
 class Download:
     """A public text: its address, its name in the cache, and its checksums.
 
-    `checksum` is of the text itself, as "algorithm:hex digest". Where the address is a
-    zip archive with the text as a member of the same name, `archive_checksum` is the
-    archive's, so nothing unverified is ever unpacked.
+    `checksum` is of the text itself, as "algorithm:hex digest". Where the address is that
+    of a zip archive, it has the text as a member of the same name, and `archive_checksum`
+    is the archive's, so that nothing unverified is ever unpacked.
     """
 
-    description: str
     url: str
     filename: str
     checksum: str
@@ -32,34 +31,34 @@ class Download:
 _GITHUB = "https://raw.githubusercontent.com"
 
 DOWNLOADS = {
+    # 1.1 MB of Shakespeare's plays, as in char-rnn.
     "tinyshakespeare": Download(
-        "1.1 MB of Shakespeare's plays, as in char-rnn",
         f"{_GITHUB}/karpathy/char-rnn/master/data/tinyshakespeare/input.txt",
         "tinyshakespeare.txt",
         "sha256:86c4e6aa9db7c042ec79f339dcb96d42b0075e16b8fc2e86bf0ca57e2dc565ed",
     ),
+    # 2 MB, Tolstoy's Anna Karenina in English.
     "anna": Download(
-        "2 MB, Tolstoy's Anna Karenina in English",
         f"{_GITHUB}/udacity/deep-learning-v2-pytorch/master"
         "/recurrent-neural-networks/char-rnn/data/anna.txt",
         "anna.txt",
         "sha256:568bb39fc78aca98e9db91c4329dcd1aa5ec4c3df3aca2064ce5d6f023ae16c9",
     ),
+    # 1.2 MB, Verne's The Mysterious Island in English, from Project Gutenberg.
     "mysterious-island": Download(
-        "1.2 MB, Verne's The Mysterious Island in English, from Project Gutenberg",
         f"{_GITHUB}/rasbt/machine-learning-book/main/ch15/1268-0.txt",
         "mysterious_island.txt",
         "sha256:355bfdc3f9b5e384b1918e817dd086ce0df97f4d294c69f032fb70b95c1e737c",
     ),
+    # The first 100 MB of the English Wikipedia's XML dump of 2006.
     "enwik8": Download(
-        "the first 100 MB of the English Wikipedia's XML dump of 2006",
         "https://mattmahoney.net/dc/enwik8.zip",
         "enwik8",
         "sha256:2b49720ec4d78c3c9fabaee6e4179a5e997302b3a70029f30f2d582218c024a8",
         "sha256:547994d9980ebed1288380d652999f38a14fe291a6247c157c3d33d4932534bc",
     ),
+    # 100 MB of Wikipedia reduced to 26 letters and the space.
     "text8": Download(
-        "100 MB of Wikipedia reduced to 26 letters and the space",
         "https://mattmahoney.net/dc/text8.zip",
         "text8",
         "md5:3bea1919949baf155f99411df5fada7e",

@@ -18,9 +18,7 @@ CHUNK_BYTES = 4 * 2**20
 # What a run's config has as the source of a text that was given in memory.
 IN_MEMORY = "memory"
 
-NAMES = {
-    builtin.NAME: "0.4 MB, Python's own language reference, which ships with Python"
-} | {name: download.description for name, download in downloads.DOWNLOADS.items()}
+NAMES = (builtin.NAME, *downloads.DOWNLOADS)
 
 Origin = str | bytes | tuple[Path, ...]
 """A text in memory, or the files to read one after the other."""

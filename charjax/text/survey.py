@@ -93,17 +93,15 @@ def survey(
             f"{' between the markers' if tally.before or tally.after else ''}; give one "
             "with something to learn from."
         )
-    own = _own_vocabulary(data, code_counts)
+    if data.vocabulary == "bytes":
+        own = Vocabulary.of_bytes()
+    else:
+        own = Vocabulary.characters(map(chr, np.flatnonzero(code_counts)))
     chosen = own if vocabulary is None else vocabulary
     counts, left_out = _count(code_counts, chosen, on_unknown, named(names))
     notes = (*tally.notes(), *left_out, *_oddities(code_counts, counts))
-    fingerprint = token_cache.digest(
-        {
-            "format": token_cache.FORMAT,
-            "content": content,
-            "vocabulary": chosen.to_dict(),
-        }
-    )
+    identity = {"content": content, "vocabulary": chosen.to_dict()}
+    fingerprint = token_cache.digest({"format": token_cache.FORMAT, **identity})
     described = TextDescription(chosen, counts, fingerprint, names, notes)
     if not isinstance(origin, tuple):
         return Survey(described, data, origin)
@@ -136,12 +134,6 @@ def _read(data: DataConfig, origin: Origin, watch: Watch) -> tuple[np.ndarray, s
         found = np.bincount(codes(chunk))
         code_counts[: found.size] += found
     return code_counts, content.hexdigest(), tally
-
-
-def _own_vocabulary(data: DataConfig, code_counts: np.ndarray) -> Vocabulary:
-    if data.vocabulary == "bytes":
-        return Vocabulary.of_bytes()
-    return Vocabulary("characters", "".join(map(chr, np.flatnonzero(code_counts).tolist())))
 
 
 def _count(

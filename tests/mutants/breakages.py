@@ -764,8 +764,8 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "a text that ends inside a character is refused",
         "charjax/text/cleaning.py",
-        "final=not chunk",
-        "final=False",
+        "text = decoder.decode(chunk, final=not chunk)",
+        "text = decoder.decode(chunk, final=False)",
         "tests/text/test_corpus.py -k offset",
     ),
     Mutant(
@@ -778,8 +778,8 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "a line end across the border of two chunks is one line end",
         "charjax/text/cleaning.py",
-        'held = "\\r" if window.endswith("\\r") else ""',
-        'held = ""',
+        "unified = decoder.decode(chunk, final=not chunk)",
+        "unified = decoder.decode(chunk, final=True)",
         "tests/text/test_corpus.py -k line_ends",
     ),
     Mutant(
