@@ -35,7 +35,7 @@ ONLY_IN = {
     "orbax": "storage.",
     "tyro": "commands.",
     "docstring_parser": "commands.",
-    "pooch": "text.",
+    "pooch": "text.downloads",
     "matplotlib": "views.",
 }
 

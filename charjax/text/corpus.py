@@ -6,6 +6,7 @@ from fractions import Fraction
 from typing import Literal
 
 import numpy as np
+from jaxtyping import UInt
 
 from charjax.errors import InputError
 from charjax.text import sources, token_cache
@@ -20,12 +21,14 @@ Split = Literal["train", "validation", "test"]
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Corpus:
-    """A text as ids: `ids` is `[n]` of the vocabulary's `id_dtype`, often memory-mapped."""
+    """A text as ids, of the vocabulary's `id_dtype` and often memory-mapped."""
 
-    ids: np.ndarray
+    ids: UInt[np.ndarray, "symbols"]
     text: TextDescription
 
-    def split(self, name: Split, shares: tuple[float, float, float]) -> np.ndarray:
+    def split(
+        self, name: Split, shares: tuple[float, float, float]
+    ) -> UInt[np.ndarray, "part"]:
         """The ids of one split, as a view.
 
         >>> from charjax import DataConfig

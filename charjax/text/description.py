@@ -4,6 +4,7 @@ import dataclasses
 import functools
 
 import numpy as np
+from jaxtyping import Int64
 
 from charjax.text.vocabulary import Vocabulary
 
@@ -20,8 +21,8 @@ class TextDescription:
     """
 
     vocabulary: Vocabulary
-    counts: np.ndarray = dataclasses.field(repr=False)
-    """How often each symbol occurs, int64 `[vocab]`."""
+    counts: Int64[np.ndarray, "vocab"] = dataclasses.field(repr=False)
+    """How often each symbol occurs."""
 
     fingerprint: str
     """The hex SHA-256 of the clean text, the vocabulary and a format number: the same

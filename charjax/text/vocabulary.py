@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
+from jaxtyping import Int32, Integer, UInt
 
 from charjax.config.checks import check_fields, refuse
 from charjax.errors import InputError
@@ -92,8 +93,10 @@ class Vocabulary:
         """
         return np.min_scalar_type(self.size - 1)
 
-    def encode(self, text: str | bytes, on_unknown: OnUnknown = "error") -> np.ndarray:
-        """Text as ids: `[n]` of `id_dtype`.
+    def encode(
+        self, text: str | bytes, on_unknown: OnUnknown = "error"
+    ) -> UInt[np.ndarray, "symbols"]:
+        """Text as ids, of `id_dtype`.
 
         Bytes given to a vocabulary of characters are read as UTF-8; a str given to a
         vocabulary of bytes is written as UTF-8, lone surrogates included. Characters
@@ -128,8 +131,10 @@ class Vocabulary:
             )
         return np.concatenate(pieces)
 
-    def encode_codes(self, codes: np.ndarray) -> np.ndarray:
-        """Code points, or byte values, as int32 ids of the same shape; unknown is -1."""
+    def encode_codes(
+        self, codes: Integer[np.ndarray, "symbols"]
+    ) -> Int32[np.ndarray, "symbols"]:
+        """Code points, or byte values, as ids; unknown is -1."""
         above = len(self._table) - 1
         if np.iinfo(codes.dtype).max > above:
             codes = np.minimum(codes, above)
@@ -226,8 +231,8 @@ class Vocabulary:
         return array
 
 
-def codes(text: str | bytes) -> np.ndarray:
-    """The code points of a str, or the values of bytes: `[len(text)]`, uint8 or uint32.
+def codes(text: str | bytes) -> UInt[np.ndarray, "symbols"]:
+    """The code points of a str, or the values of bytes, as uint8 or uint32.
 
     >>> codes("aé").tolist(), codes("aé".encode()).tolist()
     ([97, 233], [97, 195, 169])
