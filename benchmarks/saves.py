@@ -17,7 +17,8 @@ import numpy as np
 from benchmarks.charjax_rows import training
 from benchmarks.work import CANONICAL
 from charjax.commands.allocator import keep_freed_memory
-from charjax.storage import atomic, checkpoints, manifest
+from charjax.storage import atomic, manifest, retention
+from charjax.storage.saver import Saver
 from charjax.training.state import initial_state
 
 STEPS = 10
@@ -41,7 +42,7 @@ def main() -> None:
     alone = {
         (manifest, "seal"): lambda directory: None,
         (manifest, "damage"): lambda directory: None,
-        (checkpoints, "sync"): lambda path: None,
+        (retention, "sync"): lambda path: None,
         (atomic, "sync"): lambda path: None,
     }
     seconds: dict[str, list[float]] = {"no saves": [], "Orbax alone": [], "charjax": []}
@@ -56,7 +57,7 @@ def main() -> None:
                 ]
                 for patch in patches:
                     patch.start()
-                with checkpoints.Checkpoints(Path(folder) / name) as kept:
+                with Saver(Path(folder) / name) as kept:
                     begun = time.perf_counter()
                     if name != "no saves":
                         kept.save(turn, items, {"validation_loss": None})

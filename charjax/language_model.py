@@ -181,7 +181,7 @@ class LanguageModel:
                 yield np.asarray(waiting)[:, : left + CHUNK]
 
         def with_memory() -> Iterator[np.ndarray]:
-            with memory.told(
+            with memory.explain_shortage(
                 f"there is not enough memory for num_samples {rows} of length {length}: "
                 "make one of them smaller."
             ):
@@ -263,7 +263,8 @@ def load(workdir: str | Path, step: str | int = "best") -> LanguageModel:
       InputError: no run or no such checkpoint there, or a damaged one.
     """
     lack = f"there is not enough memory to load the model in {workdir}."
-    with opened(workdir) as checkpoints, memory.told(lack):
+    with memory.explain_shortage(lack):
+        checkpoints = checkpoints_of(workdir)
         return checkpoints.reading(step, functools.partial(_model, checkpoints))
 
 
@@ -275,7 +276,7 @@ def _model(checkpoints: Checkpoints, step: int) -> LanguageModel:
     return LanguageModel(config, params, record.text, step)
 
 
-def opened(workdir: str | Path) -> Checkpoints:
+def checkpoints_of(workdir: str | Path) -> Checkpoints:
     """The checkpoints of a run, to read. Raises InputError where there is no run."""
     workdir = Path(workdir)
     if not run_directory.holds_run(workdir):
@@ -283,4 +284,4 @@ def opened(workdir: str | Path) -> Checkpoints:
             f"{workdir} holds no run: give the directory that training wrote to, such as "
             "runs/default."
         )
-    return Checkpoints(workdir / run_directory.CHECKPOINTS, read_only=True)
+    return Checkpoints(workdir / run_directory.CHECKPOINTS)

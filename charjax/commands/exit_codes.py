@@ -49,7 +49,7 @@ def _attempt(command: Callable[[Signals], int]) -> int:
         from charjax.devices import processes
         from charjax.storage.failures import reason_for
 
-        if not processes.is_loss(error):
+        if not processes.is_lost_process(error):
             raise
         reason = (
             f"the other processes do not answer ({reason_for(error)}): if one of them "

@@ -119,7 +119,7 @@ def _note_differences(options: Options) -> None:
     differs = [
         f"{field} ({mine!r}, there {theirs!r})"
         for (field, mine), (_, theirs) in zip(flatten(own), flatten(preset), strict=True)
-        if mine != theirs and field not in run_directory.RESOLVED_AT_BIRTH
+        if mine != theirs and field not in run_directory.FIXED_AT_START
     ]
     if differs:
         print(

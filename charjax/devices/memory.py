@@ -1,4 +1,4 @@
-"""Memory that is not there, told in a line."""
+"""How much memory a device has, and what is said where that is not enough."""
 
 import contextlib
 import os
@@ -11,19 +11,19 @@ from charjax.errors import OutOfMemory
 
 
 @contextlib.contextmanager
-def told(message: str) -> Iterator[None]:
+def explain_shortage(message: str) -> Iterator[None]:
     """Raises OutOfMemory with this message where JAX or NumPy runs out of memory."""
     try:
         yield
     except OutOfMemory:
         raise
     except Exception as error:
-        if not is_lack(error):
+        if not is_shortage(error):
             raise
         raise OutOfMemory(message) from error
 
 
-def is_lack(error: BaseException) -> bool:
+def is_shortage(error: BaseException) -> bool:
     """Whether an error of Python, NumPy or JAX says that there is not enough memory."""
     if isinstance(error, jax.errors.JaxRuntimeError):
         return "RESOURCE_EXHAUSTED" in str(error) or "Out of memory" in str(error)

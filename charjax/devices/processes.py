@@ -288,7 +288,7 @@ def watched() -> Iterator[Callable[[], AbstractContextManager[None]]]:
         over.set()
 
 
-def is_loss(error: BaseException) -> bool:
+def is_lost_process(error: BaseException) -> bool:
     """Whether an error may come from another process that is gone."""
     return isinstance(error, jax.errors.JaxRuntimeError) and jax.process_count() > 1
 

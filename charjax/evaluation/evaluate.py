@@ -114,7 +114,7 @@ def evaluate(
         rows = min(rows, -(-positions // window))
         batches = windowed_batches(ids, rows, window)
 
-    with memory.told(
+    with memory.explain_shortage(
         f"there is not enough memory to score {rows} rows at once: make rows "
         "(train.eval_rows) smaller."
     ):

@@ -10,8 +10,8 @@ from charjax.config.schema import flatten
 from charjax.devices import processes
 from charjax.errors import InputError
 from charjax.run.plan import Plan
-from charjax.storage import run_directory
 from charjax.storage.digest import digest
+from charjax.storage.lock import lock_holder
 
 # Seconds until a file that one process wrote must be visible to the others; NFS looks into
 # a directory again after a minute.
@@ -33,11 +33,11 @@ def check_plan(plan: Plan) -> None:
 
 def check_directory(workdir: Path, resuming: bool) -> None:
     """Refuses a directory that is not the same one, or looks different, to a process."""
-    lock = processes.from_first(run_directory.lock_holder(workdir))
+    holder = processes.from_first(lock_holder(workdir))
     deadline = time.monotonic() + PATIENCE
     with processes.all_or_none():
         # Some file systems show a new file to other hosts only after a while.
-        while run_directory.lock_holder(workdir) != lock:
+        while lock_holder(workdir) != holder:
             if time.monotonic() > deadline:
                 raise InputError(
                     f"--workdir is {workdir}: process {jax.process_index()} does not see "

@@ -110,7 +110,8 @@ def fit(
     with processes.leaving_together(Diverged), locked(planned):
         with processes.all_or_none(), reading(quiet) as watch:
             corpus = load_corpus(planned.surveyed, watch)
-        with opened(planned, corpus) as run, memory.told(_too_large(planned.config)):
+        too_large = memory.explain_shortage(_too_large(planned.config))
+        with opened(planned, corpus) as run, too_large:
             state, standing = first_state(run)
             if run.own_workdir is not None:
                 # A resumed run's length may be new; written once it is known to go on.

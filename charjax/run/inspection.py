@@ -8,7 +8,7 @@ import jax
 
 from charjax.config.schema import to_dict
 from charjax.devices import placement
-from charjax.language_model import opened
+from charjax.language_model import checkpoints_of
 from charjax.storage.checkpoints import Checkpoints
 from charjax.storage.digest import digest, named_leaves
 from charjax.storage.record import read
@@ -31,8 +31,8 @@ def inspect_run(workdir: str | Path, step: str | int = "latest") -> dict[str, An
     Raises:
       InputError: no run or no such checkpoint there, or a damaged one.
     """
-    with opened(workdir) as checkpoints:
-        return checkpoints.reading(step, functools.partial(_facts, checkpoints))
+    checkpoints = checkpoints_of(workdir)
+    return checkpoints.reading(step, functools.partial(_facts, checkpoints))
 
 
 def _facts(checkpoints: Checkpoints, step: int) -> dict[str, Any]:
@@ -65,8 +65,8 @@ def inspect_sharding(
     Takes and raises what `inspect_run` does; raises InputError also where the devices do
     not suit the config.
     """
-    with opened(workdir) as checkpoints:
-        return checkpoints.reading(step, functools.partial(_placement, checkpoints))
+    checkpoints = checkpoints_of(workdir)
+    return checkpoints.reading(step, functools.partial(_placement, checkpoints))
 
 
 def _placement(checkpoints: Checkpoints, step: int) -> list[dict[str, Any]]:

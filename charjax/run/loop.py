@@ -21,8 +21,8 @@ from charjax.reporting.report import Report
 from charjax.run.clock import Clock
 from charjax.run.opened import Run
 from charjax.run.start import prng_keys
-from charjax.storage.checkpoints import Checkpoints
 from charjax.storage.record import Standing
+from charjax.storage.saver import Saver
 from charjax.text import batching
 from charjax.text.corpus import Split
 from charjax.training.state import TrainState
@@ -91,7 +91,7 @@ def loop(
                     # The first step waited for compilation, which is not its speed.
                     clock = Clock(first + 1)
             unread = step, metrics
-            _tolerate(run, report, Checkpoints.poll)
+            _tolerate(run, report, Saver.poll)
 
             due = _due(run.config, step, step == total, stop())
             if not due:
@@ -250,13 +250,13 @@ def _save(
 ) -> None:
     items = {"params": state.params, "opt_state": state.opt_state, "carry": state.carry}
     record = run.record(step, standing, validation_loss).to_dict()
-    _tolerate(run, report, Checkpoints.wait)
+    _tolerate(run, report, Saver.wait)
     # A step on the disk whose metrics are not would resume with lines missing.
     report.sync()
     _tolerate(run, report, lambda checkpoints: checkpoints.save(step, items, record))
 
 
-def _tolerate(run: Run, report: Report, action: Callable[[Checkpoints], None]) -> None:
+def _tolerate(run: Run, report: Report, action: Callable[[Saver], None]) -> None:
     """Does something with the checkpoints; training goes on if it fails, for a while."""
     if run.checkpoints is None:
         return

@@ -16,8 +16,9 @@ from charjax.language_model import LanguageModel
 from charjax.run import agreement
 from charjax.run.plan import Plan
 from charjax.storage import run_directory
-from charjax.storage.checkpoints import Checkpoints
+from charjax.storage.lock import lock
 from charjax.storage.record import Record, Standing
+from charjax.storage.saver import Saver
 from charjax.text.corpus import Corpus, Split
 from charjax.training.state import TrainState
 
@@ -28,7 +29,7 @@ class Run:
 
     plan: Plan
     corpus: Corpus
-    checkpoints: Checkpoints | None
+    checkpoints: Saver | None
 
     @property
     def config(self) -> Config:
@@ -72,7 +73,7 @@ def locked(plan: Plan) -> Iterator[None]:
     with contextlib.ExitStack() as stack:
         with processes.all_or_none():
             if processes.is_first():
-                stack.enter_context(run_directory.lock(plan.workdir))
+                stack.enter_context(lock(plan.workdir))
         agreement.check_directory(plan.workdir, plan.resuming)
         yield
 
@@ -92,7 +93,7 @@ def opened(plan: Plan, corpus: Corpus) -> Iterator[Run]:
             run_directory.create(plan.workdir, plan.config, own_text)
         sound = [] if plan.record is None else [plan.record.step]
         # What a killed run left is tidied up by the first, before the others read.
-        checkpoints = Checkpoints(plan.workdir / run_directory.CHECKPOINTS, sound=sound)
+        checkpoints = Saver(plan.workdir / run_directory.CHECKPOINTS, sound=sound)
     with checkpoints:
         yield Run(plan, corpus, checkpoints)
 

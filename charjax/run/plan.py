@@ -132,10 +132,9 @@ def _newest_record(
     workdir: Path, config: Config, text: TextDescription, strict: bool
 ) -> Record:
     """Of the newest step that is not damaged; refuses another text than the run's."""
-    with Checkpoints(workdir / run_directory.CHECKPOINTS, read_only=True) as checkpoints:
-        record = checkpoints.reading(
-            "latest", functools.partial(read_record, checkpoints), strict=strict
-        )
+    checkpoints = Checkpoints(workdir / run_directory.CHECKPOINTS)
+    read = functools.partial(read_record, checkpoints)
+    record = checkpoints.reading("latest", read, strict=strict)
     check_text(record, config, workdir, text)
     return record
 

@@ -1,40 +1,26 @@
-"""What goes wrong in Orbax and TensorStore, as one line."""
+"""What goes wrong in Orbax and TensorStore, as one line, and without what they add to it.
 
-import contextlib
-import gc
+When one array cannot be read or written, they abandon the others without waiting for them.
+The failure itself is raised, and charjax reports it; what the abandoned work writes to
+standard error, at any later time, adds nothing.
+"""
+
 import logging
 import sys
-import threading
-import time
 import warnings
-from collections.abc import Callable, Iterator
 from typing import Any
 
-
-def attempt(
-    action: Callable[[], Any],
-    let_pass: Callable[[BaseException], bool] = lambda error: False,
-) -> tuple[Any, str | None]:
-    """What `action` returns and None, or None and the reason for which it failed; errors
-    that `let_pass` says are raised."""
-    with abandoned_work_silenced():
-        try:
-            return action(), None
-        except Exception as error:
-            if let_pass(error):
-                raise
-            reason = reason_for(error)
-    # Outside the except clause, so that the traceback keeps no read or write alive.
-    let_abandoned_work_end()
-    return None, reason
-
-
-def let_abandoned_work_end() -> None:
-    """Gives what a failure left under way the time to end, without its complaints."""
-    with abandoned_work_silenced():
-        gc.collect()
-        time.sleep(0.2)
-        gc.collect()
+_NOISE = (
+    "Event loop is closed",
+    "Encountered error while reading array",
+    "coroutine ignored GeneratorExit",
+    # An event loop for which there was no file descriptor left.
+    "_ssock",
+    # Whose tasks fail unseen.
+    "orbax/checkpoint",
+    "OCDBT",
+)
+_COROUTINES = "run_sync|AsyncCheckpointer|async_serialize|async_deserialize"
 
 
 def reason_for(error: BaseException) -> str:
@@ -52,67 +38,29 @@ def reason_for(error: BaseException) -> str:
     return shown or type(error).__name__
 
 
-# What Orbax and TensorStore complain of after a failure that has been told: when one array
-# cannot be read or written, the others are abandoned without waiting for them.
-_NOISE = (
-    "Event loop is closed",
-    "Encountered error while reading array",
-    "coroutine ignored GeneratorExit",
-    # An event loop for which there was no file descriptor left.
-    "_ssock",
-)
+def silence_abandoned_work() -> None:
+    """Leaves all that, and nothing else, out of what Python prints from now on."""
+    unraisable, uncaught = sys.unraisablehook, sys.excepthook
+
+    def unraisable_hook(found: Any) -> None:
+        if not _is_noise(found.exc_value):
+            unraisable(found)
+
+    def uncaught_hook(kind: Any, error: Any, traceback: Any) -> None:
+        # Called for the callbacks of other threads, too.
+        if not _is_noise(error):
+            uncaught(kind, error, traceback)
+
+    def is_news(record: logging.LogRecord) -> bool:
+        return not (_is_noise(record.pathname) or _is_noise(record.getMessage()))
+
+    sys.unraisablehook, sys.excepthook = unraisable_hook, uncaught_hook
+    for name in ("asyncio", "absl"):
+        logging.getLogger(name).addFilter(is_news)
+    warnings.filterwarnings(
+        "ignore", f"coroutine '({_COROUTINES})\\b.* was never awaited", RuntimeWarning
+    )
 
 
-class _Silence:
-    """Hooks that leave out the noise, in place while anyone of several threads asks."""
-
-    def __init__(self) -> None:
-        self._lock, self._users, self._before = threading.Lock(), 0, contextlib.ExitStack()
-
-    @contextlib.contextmanager
-    def __call__(self) -> Iterator[None]:
-        with self._lock:
-            self._users += 1
-            if self._users == 1:
-                self._install()
-        try:
-            yield
-        finally:
-            with self._lock:
-                self._users -= 1
-                if self._users == 0:
-                    self._before.close()
-
-    def _install(self) -> None:
-        shown, printed, log = (
-            sys.unraisablehook,
-            sys.excepthook,
-            logging.getLogger("asyncio"),
-        )
-
-        def unraisable_hook(unraisable: Any) -> None:
-            if not _is_noise(unraisable.exc_value):
-                shown(unraisable)
-
-        def exception_hook(kind: Any, error: Any, traceback: Any) -> None:
-            # Called for the callbacks of other threads, too.
-            if not _is_noise(error):
-                printed(kind, error, traceback)
-
-        self._before.enter_context(warnings.catch_warnings())
-        warnings.filterwarnings("ignore", "coroutine .* was never awaited")
-        for owner, name, new in (
-            (sys, "unraisablehook", unraisable_hook),
-            (sys, "excepthook", exception_hook),
-        ):
-            self._before.callback(setattr, owner, name, getattr(owner, name))
-            setattr(owner, name, new)
-        self._before.callback(log.setLevel, log.level)
-        log.setLevel(logging.CRITICAL)
-
-
-abandoned_work_silenced = _Silence()
-
-
-def _is_noise(error: object) -> bool:
-    return any(words in str(error) for words in _NOISE)
+def _is_noise(found: object) -> bool:
+    return any(words in str(found) for words in _NOISE)

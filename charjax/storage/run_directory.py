@@ -1,12 +1,9 @@
-"""A run's directory: what lies where, who may write, what a resume may change."""
+"""A run's directory: what lies where, and what a resume may change."""
 
 import contextlib
 import json
-import os
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NoReturn
 
 from charjax.config.schema import Config, flatten, from_dict, to_dict
 from charjax.errors import InputError
@@ -19,8 +16,6 @@ SAMPLES = "samples.txt"
 CURVES = "curves.png"
 CORPUS = "corpus.txt"
 
-_LOCK = ".charjax-lock"
-
 # The config goes last: until all else is gone, the directory holds a run.
 _WRITTEN = (CHECKPOINTS, METRICS, SAMPLES, CURVES, CORPUS, CONFIG)
 
@@ -32,7 +27,7 @@ _CHANGEABLE = frozenset(
     }
 )
 
-RESOLVED_AT_BIRTH = frozenset({"optimizer.schedule_steps", "optimizer.epoch_steps"})
+FIXED_AT_START = frozenset({"optimizer.schedule_steps", "optimizer.epoch_steps"})
 
 
 def holds_run(workdir: Path) -> bool:
@@ -115,12 +110,12 @@ def kept_text(workdir: Path) -> bytes | None:
 def resumed_config(stored: Config, requested: Config) -> Config:
     """The config to go on with: the stored run, with the length and cadences requested.
 
-    What was settled when the run was born (`optimizer.schedule_steps`,
+    What was fixed when the run began (`optimizer.schedule_steps`,
     `optimizer.epoch_steps`) stays if it is requested as None. Raises InputError naming
     every other field that differs.
 
-    >>> born = Config().replace(**{"optimizer.schedule_steps": 100})
-    >>> longer = resumed_config(born, Config().replace(**{"train.steps": 500}))
+    >>> begun = Config().replace(**{"optimizer.schedule_steps": 100})
+    >>> longer = resumed_config(begun, Config().replace(**{"train.steps": 500}))
     >>> longer.train.steps, longer.optimizer.schedule_steps
     (500, 100)
     """
@@ -130,7 +125,7 @@ def resumed_config(stored: Config, requested: Config) -> Config:
             continue
         if field in _CHANGEABLE:
             changes[field] = wanted
-        elif not (field in RESOLVED_AT_BIRTH and wanted is None):
+        elif not (field in FIXED_AT_START and wanted is None):
             refused.append(f"{field}: the run has {found[field]!r}, asked for {wanted!r}")
     if refused:
         raise InputError(
@@ -172,88 +167,6 @@ def newest_run(root: Path) -> Path:
             "or name its directory with --workdir."
         )
     return max(runs, key=_last_written)
-
-
-@contextlib.contextmanager
-def lock(workdir: Path) -> Iterator[None]:
-    """Keep other processes from writing to `workdir`; nothing of it stays behind.
-
-    The directory is made if need be, and removed again if it is left empty. Raises
-    InputError if another run has it, or if it cannot be written. Where the system has
-    no file locks there is no protection.
-    """
-    workdir = workdir.absolute()
-    made = [path for path in (workdir, *workdir.parents) if not path.exists()]
-    try:
-        try:
-            workdir.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise _unwritable(workdir, error) from error
-        with _held(workdir / _LOCK):
-            yield
-    finally:
-        with contextlib.suppress(OSError):
-            for path in made:
-                path.rmdir()
-
-
-def lock_holder(workdir: Path) -> int:
-    """The process that has the lock; 0 if nobody has."""
-    try:
-        return int((workdir / _LOCK).read_text("ascii"))
-    except (OSError, ValueError):
-        return 0
-
-
-@contextlib.contextmanager
-def _held(path: Path) -> Iterator[None]:
-    try:
-        import fcntl
-    except ImportError:
-        yield
-        return
-    while True:
-        try:
-            file = open(path, "a+", encoding="ascii")  # noqa: SIM115
-        except OSError as error:
-            raise _unwritable(path.parent, error) from error
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            with file:
-                _refuse_second(path, file)
-        except OSError:
-            # Some network file systems have no locks.
-            pass
-        # The holder before us may have removed the file between our open and our lock.
-        if path.exists() and os.path.samestat(os.fstat(file.fileno()), path.stat()):
-            break
-        file.close()
-    with file:
-        try:
-            file.truncate(0)
-            file.write(str(os.getpid()))
-            file.flush()
-            # Other hosts are to see it too.
-            os.fsync(file.fileno())
-            yield
-        finally:
-            path.unlink(missing_ok=True)
-
-
-def _unwritable(workdir: Path, error: OSError) -> InputError:
-    return InputError(
-        f"{workdir} cannot be written, {error.strerror}: choose another --workdir."
-    )
-
-
-def _refuse_second(path: Path, file: Any) -> NoReturn:
-    file.seek(0)
-    holder = file.read() or "another one"
-    raise InputError(
-        f"{path.parent} is in use by process {holder}: wait for it, stop it, "
-        "or choose another --workdir."
-    )
 
 
 def _require_own_config(path: Path) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from charjax import Config, DataConfig, ModelConfig, TrainConfig, fit, load
 from charjax.reporting.metrics import read
-from charjax.storage.checkpoints import Checkpoints
+from charjax.storage.saver import Saver
 
 TEXT = "all happy families are alike; every unhappy family is unhappy.\n" * 40
 CONFIG = Config(
@@ -261,6 +261,6 @@ def test_every_error_of_the_disk_is_told_and_the_next_save_succeeds(tmp_path):
         assert f"step {step} was not saved" in warning and "goes on" in warning
         assert reason in warning
         assert left[number] == [step - 10, step - 10]
-    with Checkpoints(tmp_path / "run/checkpoints") as checkpoints:
+    with Saver(tmp_path / "run/checkpoints") as checkpoints:
         assert checkpoints.resolve("latest", strict=True) == SAVING.train.steps
     assert only_abandoned_work_complains(said) and "RuntimeWarning" not in said

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from charjax.storage.checkpoints import Checkpoints
+from charjax.storage.saver import Saver
 
 ROOT = Path(__file__).parents[2]
 TEXT = (
@@ -150,10 +150,10 @@ SAVE = """
 import sys
 from pathlib import Path
 import jax
-from charjax.storage.checkpoints import Checkpoints
+from charjax.storage.saver import Saver
 directory, step = Path(sys.argv[1]), int(sys.argv[2])
 items = {"params": {"a": jax.numpy.arange(1000.0) + step, "b": jax.numpy.ones(3) * step}}
-with Checkpoints(directory) as checkpoints:
+with Saver(directory) as checkpoints:
     print("ready", flush=True)
     sys.stdin.readline()
     checkpoints.save(step, items, {"step": step, "validation_loss": 1.0 / step})
@@ -224,7 +224,7 @@ def test_a_kill_at_any_file_system_call_of_a_save_leaves_the_old_or_the_new_step
             shutil.rmtree(directory, ignore_errors=True)
             shutil.copytree(before, directory)
             save_until(script, directory, step, number)
-            with Checkpoints(directory) as checkpoints:
+            with Saver(directory) as checkpoints:
                 found = checkpoints.resolve("latest", strict=True)
                 target = {"params": checkpoints.metadata(found, "params")}
                 params = checkpoints.restore(found, target)["params"]
@@ -246,7 +246,7 @@ def test_a_kill_while_an_old_step_is_deleted_leaves_no_damaged_one(tmp_path, num
     save = [sys.executable, str(script), str(directory)]
     for step in ("1", "2"):
         subprocess.run([*save, step], check=True, input=b"\n", timeout=120)
-    with Checkpoints(directory) as checkpoints:
+    with Saver(directory) as checkpoints:
         before = checkpoints.steps()
     # Nothing but the files of a step that goes is removed by handle.
     kill = f"inject=unlinkat:signal=SIGKILL:when={number}"
@@ -254,7 +254,7 @@ def test_a_kill_while_an_old_step_is_deleted_leaves_no_damaged_one(tmp_path, num
     done = subprocess.run([*tracer, *save, "3"], input=b"\n", timeout=120)
     assert done.returncode == -signal.SIGKILL
     assert any(path.name.endswith(".retired") for path in directory.iterdir())
-    with Checkpoints(directory) as checkpoints:
+    with Saver(directory) as checkpoints:
         assert checkpoints.resolve("latest", strict=True) == 3
         assert checkpoints.steps() == [*before[1:], 3]
     assert all(path.name.isdigit() for path in directory.iterdir())

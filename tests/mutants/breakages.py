@@ -26,43 +26,43 @@ MUTANTS: tuple[Mutant, ...] = (
     # A step is sealed, then named, then verified, and only then do older ones go.
     Mutant(
         "the manifest is written before the step gets its name",
-        "charjax/storage/checkpoints.py",
+        "charjax/storage/saver.py",
         "        manifest.seal(self._working(step))\n",
-        "        self._install(step)\n        manifest.seal(self._path(step))\n"
-        "        return self._retire(step)\n",
+        "        retention.install(self.directory, step)\n"
+        "        return manifest.seal(self.path(step))\n",
         "tests/faults/test_power_loss.py",
     ),
     Mutant(
         "what the disk gives back is compared before the step gets its name",
-        "charjax/storage/checkpoints.py",
+        "charjax/storage/saver.py",
         "if (reason := manifest.damage(self._working(step))) is not None:",
         "if (reason := None) is not None:",
         "tests/storage/test_checkpoints.py -k given_back",
     ),
     Mutant(
         "a damaged step that is trained again is replaced and sound",
-        "charjax/storage/checkpoints.py",
-        "        self._damage[step] = None\n        _remove(retired)\n",
-        "        _remove(retired)\n",
+        "charjax/storage/saver.py",
+        "        self._damage[step] = None\n",
+        "",
         "tests/faults/test_faults.py -k newest_step_is_damaged",
     ),
     Mutant(
         "the best step stays",
-        "charjax/storage/checkpoints.py",
+        "charjax/storage/saver.py",
         "kept = {saved, self.latest(), self.best()}",
         "kept = {saved, self.latest()}",
         "tests/storage/test_checkpoints.py -k best_and_the_newest",
     ),
     Mutant(
         "a deletion that is cut short leaves no damaged step",
-        "charjax/storage/checkpoints.py",
-        "_remove(_set_aside(self._path(step)))",
-        "_remove(self._path(step))",
+        "charjax/storage/retention.py",
+        "remove(_set_aside(path))",
+        "remove(path)",
         "tests/faults/test_kill_anywhere.py -k old_step_is_deleted",
     ),
     Mutant(
         "damaged steps are never deleted",
-        "charjax/storage/checkpoints.py",
+        "charjax/storage/saver.py",
         "if step not in kept and not self.damage(step):",
         "if step not in kept:",
         'tests/storage/test_checkpoints.py -k "not_deleted"',
@@ -70,21 +70,21 @@ MUTANTS: tuple[Mutant, ...] = (
     # Leftovers of a killed run.
     Mutant(
         "a save that was not sealed never counts",
-        "charjax/storage/checkpoints.py",
+        "charjax/storage/retention.py",
         "if manifest.damage(path) is None:",
         "if path.is_dir():",
         "tests/storage/test_checkpoints.py -k not_sealed",
     ),
     Mutant(
         "a retired step left behind goes at the next start",
-        "charjax/storage/checkpoints.py",
-        'self.directory.glob(f"*{_RETIRED}")',
-        'self.directory.glob(f"*{_SAVING}")',
+        "charjax/storage/retention.py",
+        '    for path in directory.glob(f"*{RETIRED}")',
+        '    for path in directory.glob(f"*{SAVING}")',
         "tests/storage/test_checkpoints.py -k retired_folder",
     ),
     Mutant(
         "a temporary directory of Orbax goes at the next start",
-        "charjax/storage/checkpoints.py",
+        "charjax/storage/retention.py",
         'glob(f"*{_UNFINISHED}*")',
         'glob(f"{_UNFINISHED}")',
         "tests/storage/test_checkpoints.py -k stray",
@@ -113,8 +113,8 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     Mutant(
         "the name of a step is brought to the disk",
-        "charjax/storage/checkpoints.py",
-        "        sync(self.directory)\n",
+        "charjax/storage/retention.py",
+        "    sync(directory)\n",
         "",
         "tests/faults/test_power_loss.py",
     ),
@@ -239,8 +239,8 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "a step whose folder was emptied is damaged",
         "charjax/storage/checkpoints.py",
-        "if _is_step(path.name) and path.is_dir()\n",
-        "if _is_step(path.name) and path.is_dir() and any(path.iterdir())\n",
+        "if is_step(path.name) and path.is_dir()\n",
+        "if is_step(path.name) and path.is_dir() and any(path.iterdir())\n",
         "tests/storage/test_checkpoints.py -k every_step",
     ),
     Mutant(
@@ -310,21 +310,21 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     Mutant(
         "a save that succeeds ends the row of failed ones",
-        "charjax/storage/checkpoints.py",
-        "        self.failures = 0\n\n    def _finish",
-        "\n    def _finish",
+        "charjax/storage/saver.py",
+        "        self.failures = 0\n\n    def close",
+        "\n    def close",
         "tests/faults/test_disk_faults.py -k every_error",
     ),
     Mutant(
         "a save that failed in the background is told of at the next step",
         "charjax/run/loop.py",
-        "_tolerate(run, report, Checkpoints.poll)",
+        "_tolerate(run, report, Saver.poll)",
         "pass",
         "tests/faults/test_disk_faults.py -k told",
     ),
     Mutant(
         "a last save that failed is an error",
-        "charjax/storage/checkpoints.py",
+        "charjax/storage/saver.py",
         "            self.wait()\n        finally:\n",
         "            pass\n        finally:\n",
         'tests/storage/test_checkpoints.py -k "failed_save or failing_last"',
@@ -339,27 +339,23 @@ MUTANTS: tuple[Mutant, ...] = (
     # What is refused, before anything is written.
     Mutant(
         "a second run in one directory is refused",
-        "charjax/storage/run_directory.py",
+        "charjax/storage/lock.py",
         "fcntl.LOCK_EX | fcntl.LOCK_NB",
         "fcntl.LOCK_SH | fcntl.LOCK_NB",
         "tests/storage/test_run_directory.py -k second_holder",
     ),
     Mutant(
         "a checkpoint of another format is refused",
-        "charjax/storage/checkpoints.py",
-        "if found != FORMAT:\n"
-        "            raise self._unknown_format(step, found)\n"
-        "        return",
-        "if not isinstance(found, int):\n"
-        "            raise self._unknown_format(step, found)\n"
-        "        return",
+        "charjax/storage/step.py",
+        "if found != FORMAT:",
+        "if not isinstance(found, int):",
         "tests/storage/test_checkpoints.py -k unknown_format",
     ),
     Mutant(
         "a checkpoint of another model is refused, each difference listed",
-        "charjax/storage/checkpoints.py",
-        "        if differences:\n",
-        "        if len(differences) > 10:\n",
+        "charjax/storage/step.py",
+        "    if not differences:\n",
+        "    if len(differences) <= 10:\n",
         "tests/storage/test_checkpoints.py -k differences",
     ),
     Mutant(
@@ -585,7 +581,7 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     Mutant(
         "a validation loss that is no number is never the best on disk",
-        "charjax/storage/checkpoints.py",
+        "charjax/storage/step.py",
         "isinstance(loss, float) and math.isfinite(loss) else None",
         "isinstance(loss, float) else None",
         "tests/storage/test_checkpoints.py -k best_and",
@@ -671,8 +667,8 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "out of device memory is told in one line",
         "charjax/devices/memory.py",
-        "if not is_lack(error):",
-        "if is_lack(error):",
+        "if not is_shortage(error):",
+        "if is_shortage(error):",
         "tests/faults/test_out_of_memory.py -k batch",
     ),
     # Sampling.

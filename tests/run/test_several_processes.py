@@ -15,7 +15,7 @@ import pytest
 
 from charjax import InputError, inspect_run
 from charjax.devices import processes
-from charjax.storage import run_directory
+from charjax.storage.lock import lock
 
 ROOT = Path(__file__).parents[2]
 TEXT = "all happy families are alike; every unhappy family is unhappy.\n" * 60
@@ -245,7 +245,7 @@ def test_what_refuses_one_refuses_all(folder, tmp_path):
     options = (*origin, "--data.source", "none.txt")
     codes, said = ended(begin(folder, str(run), 2, *origin, others=options))
     assert codes == [2, 2] and "process 1 was refused" in said[0], said
-    with run_directory.lock(run):
+    with lock(run):
         codes, said = ended(begin(folder, str(run), 2))
         assert codes == [2, 2], said
         assert all("is in use by process" in words for words in said), said

@@ -20,8 +20,10 @@ import pytest
 
 from charjax.errors import InputError
 from charjax.storage import manifest
-from charjax.storage.checkpoints import FORMAT, Checkpoints
+from charjax.storage.checkpoints import Checkpoints
 from charjax.storage.digest import digest
+from charjax.storage.saver import Saver
+from charjax.storage.step import FORMAT
 
 
 def state(value=1.0, width=40):
@@ -42,7 +44,7 @@ def structs(items, sharding=None):
 
 
 def save_all(directory, losses, items=None):
-    with Checkpoints(directory) as checkpoints:
+    with Saver(directory) as checkpoints:
         for step, loss in losses.items():
             checkpoints.save(step, items or state(float(step)), {"validation_loss": loss})
     return checkpoints
@@ -83,7 +85,7 @@ def test_the_best_and_the_newest_stay(tmp_path, losses, kept, best):
 
 
 def test_nothing_is_retired_before_the_newer_step_is_on_disk(tmp_path):
-    with Checkpoints(tmp_path) as checkpoints:
+    with Saver(tmp_path) as checkpoints:
         checkpoints.save(1, state(), {})
         checkpoints.wait()
         checkpoints.save(2, state(), {})
@@ -95,7 +97,7 @@ def test_nothing_is_retired_before_the_newer_step_is_on_disk(tmp_path):
 def test_a_step_whose_record_is_damaged_is_not_deleted(tmp_path):
     save_all(tmp_path, {1: 1.0})
     (tmp_path / "1/record/metadata").write_text("{")
-    with Checkpoints(tmp_path) as checkpoints:
+    with Saver(tmp_path) as checkpoints:
         checkpoints.save(2, state(), {"validation_loss": 2.0})
         checkpoints.wait()
         assert checkpoints.steps() == [1, 2]
@@ -110,7 +112,7 @@ def test_a_step_whose_record_is_damaged_is_not_deleted(tmp_path):
 def test_record_and_arrays_come_back(tmp_path):
     items = state()
     record = {"text": "naïve 中 \u2028", "big": 2**70, "list": [1, None, 0.1]}
-    with Checkpoints(tmp_path) as checkpoints:
+    with Saver(tmp_path) as checkpoints:
         checkpoints.save(7, items, record)
         checkpoints.wait()
         assert checkpoints.record(7) == {**record, "format": FORMAT}
@@ -124,7 +126,7 @@ def test_record_and_arrays_come_back(tmp_path):
 def test_donated_arrays_may_be_overwritten_after_save(tmp_path):
     bump = jax.jit(lambda x: x + 1, donate_argnums=0)
     x = jnp.zeros((512, 512))
-    with Checkpoints(tmp_path) as checkpoints:
+    with Saver(tmp_path) as checkpoints:
         for step in range(4):
             checkpoints.save(step, {"params": {"x": x}}, {"validation_loss": -step})
             x = bump(x)
@@ -134,7 +136,7 @@ def test_donated_arrays_may_be_overwritten_after_save(tmp_path):
 
 
 def test_saving_a_step_again_replaces_it(tmp_path):
-    with Checkpoints(tmp_path) as checkpoints:
+    with Saver(tmp_path) as checkpoints:
         checkpoints.save(5, state(1.0), {})
         checkpoints.wait()
         shutil.copytree(tmp_path / "5", tmp_path / "5.saving")
@@ -148,7 +150,7 @@ def test_saving_a_step_again_replaces_it(tmp_path):
 
 
 def test_a_step_before_the_newest_is_saved_too(tmp_path):
-    with Checkpoints(tmp_path) as checkpoints:
+    with Saver(tmp_path) as checkpoints:
         checkpoints.save(5, state(), {})
         checkpoints.save(3, state(), {})
         checkpoints.wait()
@@ -163,7 +165,7 @@ def test_a_replacement_that_was_not_installed_is_installed_at_the_next_start(tmp
         old = "5.retired" if killed_between_the_renames else "5"
         shutil.copytree(tmp_path / "a/5", directory / old)
         shutil.copytree(tmp_path / "b/5", directory / "5.saving")
-        with Checkpoints(directory) as checkpoints:
+        with Saver(directory) as checkpoints:
             assert checkpoints.record(5)["validation_loss"] == 2.0
         assert os.listdir(directory) == ["5"]
 
@@ -174,11 +176,11 @@ import resource, signal, sys
 from pathlib import Path
 import jax, jax.numpy as jnp
 from charjax.storage import manifest
-from charjax.storage.checkpoints import Checkpoints
+from charjax.storage.saver import Saver
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 items = {"params": {"x": jax.random.normal(jax.random.key(0), (256, 256))}}
 limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-with Checkpoints(Path(sys.argv[1])) as checkpoints:
+with Saver(Path(sys.argv[1])) as checkpoints:
     checkpoints.save(1, items, {})
     checkpoints.wait()
     resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, limits[1]))
@@ -208,17 +210,17 @@ import sys
 from pathlib import Path
 import jax.numpy as jnp
 from charjax.storage import manifest
-from charjax.storage.checkpoints import Checkpoints
-with Checkpoints(Path(sys.argv[1])) as checkpoints:
+from charjax.storage.saver import Saver
+with Saver(Path(sys.argv[1])) as checkpoints:
     checkpoints.save(1, {{"params": {{"x": jnp.ones((1000, 1000))}}}}, {{}})
     {ending}
 """
     done = run_script(script, tmp_path)
     assert ("boom" in done.stderr) == ("boom" in ending)
-    with Checkpoints(tmp_path, read_only=True) as checkpoints:
-        assert checkpoints.steps() == [1]
-        target = checkpoints.metadata(1, "params")
-        assert checkpoints.restore(1, {"params": target})["params"]["x"].sum() == 1e6
+    checkpoints = Checkpoints(tmp_path)
+    assert checkpoints.steps() == [1]
+    target = checkpoints.metadata(1, "params")
+    assert checkpoints.restore(1, {"params": target})["params"]["x"].sum() == 1e6
 
 
 def test_killed_while_saving(tmp_path):
@@ -227,8 +229,8 @@ import sys
 from pathlib import Path
 import jax, jax.numpy as jnp
 from charjax.storage import manifest
-from charjax.storage.checkpoints import Checkpoints
-with Checkpoints(Path(sys.argv[1])) as checkpoints:
+from charjax.storage.saver import Saver
+with Saver(Path(sys.argv[1])) as checkpoints:
     for step in range(1, 10_000):
         x = jnp.full((200, 200), float(step))
         checkpoints.save(step, {"params": {"x": x}}, {"step": step})
@@ -243,7 +245,7 @@ with Checkpoints(Path(sys.argv[1])) as checkpoints:
                 process.stdout.readline()
             time.sleep(delay)
             os.kill(process.pid, signal.SIGKILL)
-        with Checkpoints(tmp_path) as checkpoints:
+        with Saver(tmp_path) as checkpoints:
             step = checkpoints.resolve("latest")
             assert step >= saves - 1
             target = {"params": checkpoints.metadata(step, "params")}
@@ -258,25 +260,23 @@ with Checkpoints(Path(sys.argv[1])) as checkpoints:
 # Directories.
 
 
-def test_read_only_needs_a_directory_and_leaves_it_alone(tmp_path):
+def test_reading_needs_a_directory_and_leaves_it_alone(tmp_path):
     with pytest.raises(InputError, match=r"no checkpoint at .*nowhere"):
-        Checkpoints(tmp_path / "nowhere", read_only=True)
+        Checkpoints(tmp_path / "nowhere")
     assert not (tmp_path / "nowhere").exists()
     (tmp_path / "3.orbax-checkpoint-tmp").mkdir()
-    with Checkpoints(tmp_path, read_only=True) as checkpoints:
-        assert checkpoints.latest() is None
-        with pytest.raises(InputError, match="there is no checkpoint in"):
-            checkpoints.resolve("latest")
-        with pytest.raises(RuntimeError):
-            checkpoints.save(1, state(), {})
+    checkpoints = Checkpoints(tmp_path)
+    assert checkpoints.latest() is None
+    with pytest.raises(InputError, match="there is no checkpoint in"):
+        checkpoints.resolve("latest")
     assert os.listdir(tmp_path) == ["3.orbax-checkpoint-tmp"]
 
 
 def test_a_file_in_the_directory_s_place_is_refused(tmp_path):
     (tmp_path / "file").touch()
-    for read_only in (False, True):
+    for kind in (Checkpoints, Saver):
         with pytest.raises(InputError, match="is a file"):
-            Checkpoints(tmp_path / "file", read_only=read_only)
+            kind(tmp_path / "file")
 
 
 def test_stray_names_are_no_steps(tmp_path):
@@ -311,8 +311,8 @@ def test_resolve_names_the_steps_there_are(tmp_path):
 
 def test_only_the_named_items_are_restored(tmp_path):
     save_all(tmp_path, {1: 1.0})
-    with Checkpoints(tmp_path, read_only=True) as checkpoints:
-        restored = checkpoints.restore(1, {"params": structs(state()["params"])})
+    checkpoints = Checkpoints(tmp_path)
+    restored = checkpoints.restore(1, {"params": structs(state()["params"])})
     assert set(restored) == {"params"}
     assert digest(restored) == digest({"params": state()["params"]})
 
@@ -355,16 +355,16 @@ def test_damage_is_told_and_the_newest_sound_step_is_used(tmp_path, kind, reques
         shutil.copytree(tmp_path / "whole", directory)
         what = damaged(directory / "3", kind, random)
         told = []
-        with Checkpoints(directory, read_only=True, warn=told.append) as checkpoints:
-            step = checkpoints.resolve("latest")
-            found = digest(checkpoints.restore(step, structs(state())))
-            assert (step, found) == (2, expected[2]), what
-            assert len(told) == 1, what
-            assert "step 3" in told[0], what
-            with pytest.raises(InputError, match=r"damaged.*step 2"):
-                checkpoints.resolve("latest", strict=True)
-            with pytest.raises(InputError, match=r"step 3 .* damaged.*--step 2"):
-                checkpoints.restore(3, structs(state()))
+        checkpoints = Checkpoints(directory, warn=told.append)
+        step = checkpoints.resolve("latest")
+        found = digest(checkpoints.restore(step, structs(state())))
+        assert (step, found) == (2, expected[2]), what
+        assert len(told) == 1, what
+        assert "step 3" in told[0], what
+        with pytest.raises(InputError, match=r"damaged.*step 2"):
+            checkpoints.resolve("latest", strict=True)
+        with pytest.raises(InputError, match=r"step 3 .* damaged.*--step 2"):
+            checkpoints.restore(3, structs(state()))
 
 
 def test_a_step_of_the_first_format_which_had_no_manifest_is_no_damage(tmp_path):
@@ -372,11 +372,8 @@ def test_a_step_of_the_first_format_which_had_no_manifest_is_no_damage(tmp_path)
     (tmp_path / "1/manifest.json").unlink()
     record = tmp_path / "1/record/metadata"
     record.write_text(json.dumps({**json.loads(record.read_text()), "format": 1}))
-    with (
-        Checkpoints(tmp_path, read_only=True) as checkpoints,
-        pytest.raises(InputError, match=r"has format 1, .* the version that wrote it"),
-    ):
-        checkpoints.resolve("latest")
+    with pytest.raises(InputError, match=r"has format 1, .* the version that wrote it"):
+        Checkpoints(tmp_path).resolve("latest")
 
 
 @pytest.mark.parametrize("emptied", [False, True])
@@ -386,7 +383,7 @@ def test_where_every_step_is_damaged_that_is_said(tmp_path, emptied):
     if emptied:
         shutil.rmtree(tmp_path / "1")
         (tmp_path / "1").mkdir()
-    with Checkpoints(tmp_path) as checkpoints:
+    with Saver(tmp_path) as checkpoints:
         assert checkpoints.latest() is None
         with pytest.raises(InputError, match=r"every checkpoint .* no manifest.*--fresh"):
             checkpoints.resolve("latest")
@@ -395,26 +392,29 @@ def test_where_every_step_is_damaged_that_is_said(tmp_path, emptied):
 def test_a_step_retired_while_it_is_read_is_no_damage(tmp_path):
     save_all(tmp_path, {1: 1.0, 2: 2.0})
     told, asked = [], []
-    with Checkpoints(tmp_path, read_only=True, warn=told.append) as checkpoints:
+    checkpoints = Checkpoints(tmp_path, warn=told.append)
 
-        def read(step):
-            asked.append(step)
-            if len(asked) == 1:
-                save_all(tmp_path, {3: 0.5, 4: 0.7})
-            return step, checkpoints.record(step)["validation_loss"]
+    def read(step):
+        asked.append(step)
+        if len(asked) == 1:
+            save_all(tmp_path, {3: 0.5, 4: 0.7})
+        return step, checkpoints.record(step)["validation_loss"]
 
-        assert checkpoints.reading("best", read) == (3, 0.5)
-        assert asked == [1, 3]
-        with pytest.raises(InputError, match="holds step 3 and 4"):
-            checkpoints.reading(2, read)
+    assert checkpoints.reading("best", read) == (3, 0.5)
+    assert asked == [1, 3]
+    with pytest.raises(InputError, match="holds step 3 and 4"):
+        checkpoints.reading(2, read)
     assert told == []
 
 
-def test_a_failing_last_save_does_not_hide_the_error_before_it(tmp_path):
-    run, told = tmp_path / "run", []
-    with pytest.raises(KeyError), Checkpoints(run, warn=told.append) as checkpoints:
-        checkpoints.save(1, {"params": {"w": jnp.ones(1_000_000)}}, {})
+def test_a_failing_last_save_does_not_hide_the_error_before_it(tmp_path, monkeypatch):
+    run, told, moved = tmp_path / "run", [], threading.Event()
+    seal = manifest.seal
+    monkeypatch.setattr(manifest, "seal", lambda path: (moved.wait(60), seal(path)))
+    with pytest.raises(KeyError), Saver(run, warn=told.append) as checkpoints:
+        checkpoints.save(1, {"params": {"w": jnp.ones(3)}}, {})
         run.rename(tmp_path / "elsewhere")
+        moved.set()
         raise KeyError
     assert len(told) == 1 and "step 1 was not saved" in told[0]
 
@@ -423,7 +423,7 @@ def test_a_save_that_was_not_sealed_never_counts(tmp_path):
     save_all(tmp_path, {1: 1.0})
     shutil.copytree(tmp_path / "1", tmp_path / "2.saving")
     (tmp_path / "2.saving/manifest.json").unlink()
-    with Checkpoints(tmp_path) as checkpoints:
+    with Saver(tmp_path) as checkpoints:
         assert checkpoints.steps() == [1]
     assert os.listdir(tmp_path) == ["1"]
 
@@ -432,7 +432,7 @@ def test_the_old_step_comes_back_if_its_replacement_was_lost(tmp_path):
     save_all(tmp_path, {5: 1.0})
     (tmp_path / "5").rename(tmp_path / "5.retired")
     (tmp_path / "5.saving").mkdir()
-    with Checkpoints(tmp_path) as checkpoints:
+    with Saver(tmp_path) as checkpoints:
         assert checkpoints.record(5)["validation_loss"] == 1.0
     assert os.listdir(tmp_path) == ["5"]
 
@@ -440,15 +440,15 @@ def test_the_old_step_comes_back_if_its_replacement_was_lost(tmp_path):
 def test_a_retired_folder_that_was_left_goes_at_the_next_start(tmp_path):
     save_all(tmp_path, {1: 1.0})
     shutil.copytree(tmp_path / "1", tmp_path / "7.retired")
-    with Checkpoints(tmp_path) as checkpoints:
+    with Saver(tmp_path) as checkpoints:
         assert checkpoints.steps() == [1]
     assert os.listdir(tmp_path) == ["1"]
 
 
 def test_steps_are_ordered_by_number(tmp_path):
     save_all(tmp_path, {9: 1.0, 10: 2.0})
-    with Checkpoints(tmp_path, read_only=True) as checkpoints:
-        assert (checkpoints.steps(), checkpoints.latest()) == ([9, 10], 10)
+    checkpoints = Checkpoints(tmp_path)
+    assert (checkpoints.steps(), checkpoints.latest()) == ([9, 10], 10)
 
 
 def test_other_bits_given_back_than_were_written_are_a_failed_save(tmp_path):
@@ -466,7 +466,7 @@ def test_other_bits_given_back_than_were_written_are_a_failed_save(tmp_path):
 
     sealed = tmp_path / "2.saving"
     items = {"params": {"w": np.random.default_rng(0).random(10_000_000)}}
-    with Checkpoints(tmp_path) as checkpoints:
+    with Saver(tmp_path) as checkpoints:
         checkpoints.save(1, items, {})
         checkpoints.wait()
         liar = threading.Thread(target=lie)
@@ -485,7 +485,7 @@ def test_differences_are_listed(tmp_path):
     target = structs(state(width=50))
     target["params"]["extra"] = jax.ShapeDtypeStruct((), jnp.int32)
     del target["params"]["head"]["bias"]
-    with Checkpoints(tmp_path) as checkpoints, pytest.raises(InputError) as refusal:
+    with Saver(tmp_path) as checkpoints, pytest.raises(InputError) as refusal:
         checkpoints.restore(1, target)
     lines = str(refusal.value).splitlines()
     assert "step 1" in lines[0]
@@ -505,12 +505,12 @@ jax.config.update("jax_num_cpu_devices", int(sys.argv[2]))
 import jax.numpy as jnp
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from charjax.storage import manifest
-from charjax.storage.checkpoints import Checkpoints
+from charjax.storage.saver import Saver
 from charjax.storage.digest import digest
 mesh = jax.make_mesh((int(sys.argv[2]),), ("data",), axis_types=(AxisType.Auto,))
 split = NamedSharding(mesh, PartitionSpec("data"))
 x = jnp.arange(64.0).reshape(16, 4)
-with Checkpoints(Path(sys.argv[1])) as checkpoints:
+with Saver(Path(sys.argv[1])) as checkpoints:
     if (step := checkpoints.latest()) is not None:
         target = {"x": jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=split)}
         restored = checkpoints.restore(step, {"params": target})["params"]["x"]
@@ -533,7 +533,8 @@ def test_an_unknown_format_is_refused(tmp_path, found):
     path.write_text(json.dumps({**json.loads(path.read_text()), "format": found}))
     manifest.seal(tmp_path / "1")
     refusal = pytest.raises(InputError, match=f"format {found}, .* reads format {FORMAT}")
-    with Checkpoints(tmp_path, read_only=True) as checkpoints, refusal:
+    checkpoints = Checkpoints(tmp_path)
+    with refusal:
         checkpoints.restore(1, structs(state()))
 
 
@@ -555,15 +556,15 @@ def test_a_damaged_file_is_refused_or_harmless(tmp_path, capfd):
             victim.unlink()
             if keep is not None:
                 victim.write_bytes(data[: int(keep * len(data))])
-            with Checkpoints(tmp_path / "copy", read_only=True) as checkpoints:
-                try:
-                    assert digest(checkpoints.restore(2, structs(items))) == digest(items)
-                except InputError as error:
-                    refused += 1
-                    assert "checkpoint step 2 in" in str(error)
-                    assert "try --step 1" in str(error)
-                    assert len(str(error).splitlines()) == 1
-                    assert len(str(error)) < 500
+            checkpoints = Checkpoints(tmp_path / "copy")
+            try:
+                assert digest(checkpoints.restore(2, structs(items))) == digest(items)
+            except InputError as error:
+                refused += 1
+                assert "checkpoint step 2 in" in str(error)
+                assert "try --step 1" in str(error)
+                assert len(str(error).splitlines()) == 1
+                assert len(str(error)) < 500
     assert refused >= 10
     # Nor do Orbax and TensorStore add anything of their own.
     assert capfd.readouterr() == ("", "")
@@ -571,7 +572,8 @@ def test_a_damaged_file_is_refused_or_harmless(tmp_path, capfd):
 
 def test_nothing_is_printed(tmp_path, capfd):
     save_all(tmp_path, {1: 1.0, 2: 2.0, 3: 3.0})
-    with Checkpoints(tmp_path, read_only=True) as checkpoints, pytest.raises(InputError):
+    checkpoints = Checkpoints(tmp_path)
+    with pytest.raises(InputError):
         checkpoints.metadata(3, "absent")
     assert capfd.readouterr() == ("", "")
 
@@ -582,7 +584,7 @@ def test_restoring_works_where_an_event_loop_runs(tmp_path):
     save_all(tmp_path, {1: 1.0})
 
     async def notebook_cell():
-        with Checkpoints(tmp_path) as checkpoints:
+        with Saver(tmp_path) as checkpoints:
             checkpoints.save(2, state(), {})
             checkpoints.wait()
             return checkpoints.restore(2, structs(state()))
@@ -596,10 +598,10 @@ def test_restoring_works_where_an_event_loop_runs(tmp_path):
 def test_digest_is_the_same_live_restored_and_restored_without_types(tmp_path):
     items = state()
     save_all(tmp_path, {1: 1.0}, items)
-    with Checkpoints(tmp_path, read_only=True) as checkpoints:
-        typed = checkpoints.restore(1, structs(items))
-        targets = {name: checkpoints.metadata(1, name) for name in items}
-        plain = checkpoints.restore(1, targets)
+    checkpoints = Checkpoints(tmp_path)
+    typed = checkpoints.restore(1, structs(items))
+    targets = {name: checkpoints.metadata(1, name) for name in items}
+    plain = checkpoints.restore(1, targets)
     assert jax.tree.structure(plain) != jax.tree.structure(items)
     assert digest(items) == digest(typed) == digest(plain)
 

@@ -13,10 +13,10 @@ import pytest
 from charjax.config.schema import Config
 from charjax.errors import InputError
 from charjax.storage import run_directory
+from charjax.storage.lock import lock
 from charjax.storage.run_directory import (
     create,
     holds_run,
-    lock,
     newest_run,
     read_config,
     resumed_config,
@@ -132,7 +132,7 @@ def test_the_lock_leaves_a_run_and_what_was_there(tmp_path):
 def test_a_killed_holder_s_lock_is_free(tmp_path):
     script = (
         "import sys, time; from pathlib import Path\n"
-        "from charjax.storage.run_directory import lock\n"
+        "from charjax.storage.lock import lock\n"
         "with lock(Path(sys.argv[1])): print('held', flush=True); time.sleep(60)"
     )
     with subprocess.Popen(

@@ -1,0 +1,93 @@
+"""One run at a time in a directory."""
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NoReturn
+
+from charjax.errors import InputError
+
+_LOCK = ".charjax-lock"
+
+
+@contextlib.contextmanager
+def lock(workdir: Path) -> Iterator[None]:
+    """Keep other processes from writing to `workdir`; nothing of it stays behind.
+
+    The directory is made if need be, and removed again if it is left empty. Raises
+    InputError if another run has it, or if it cannot be written. Where the system has
+    no file locks there is no protection.
+    """
+    workdir = workdir.absolute()
+    made = [path for path in (workdir, *workdir.parents) if not path.exists()]
+    try:
+        try:
+            workdir.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise _unwritable(workdir, error) from error
+        with _held(workdir / _LOCK):
+            yield
+    finally:
+        with contextlib.suppress(OSError):
+            for path in made:
+                path.rmdir()
+
+
+def lock_holder(workdir: Path) -> int:
+    """The process that has the lock; 0 if nobody has."""
+    try:
+        return int((workdir / _LOCK).read_text("ascii"))
+    except (OSError, ValueError):
+        return 0
+
+
+@contextlib.contextmanager
+def _held(path: Path) -> Iterator[None]:
+    try:
+        import fcntl
+    except ImportError:
+        yield
+        return
+    while True:
+        try:
+            file = open(path, "a+", encoding="ascii")  # noqa: SIM115
+        except OSError as error:
+            raise _unwritable(path.parent, error) from error
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            with file:
+                _refuse_second(path, file)
+        except OSError:
+            # Some network file systems have no locks.
+            pass
+        # The holder before us may have removed the file between our open and our lock.
+        if path.exists() and os.path.samestat(os.fstat(file.fileno()), path.stat()):
+            break
+        file.close()
+    with file:
+        try:
+            file.truncate(0)
+            file.write(str(os.getpid()))
+            file.flush()
+            # Other hosts must see it too.
+            os.fsync(file.fileno())
+            yield
+        finally:
+            path.unlink(missing_ok=True)
+
+
+def _unwritable(workdir: Path, error: OSError) -> InputError:
+    return InputError(
+        f"{workdir} cannot be written, {error.strerror}: choose another --workdir."
+    )
+
+
+def _refuse_second(path: Path, file: Any) -> NoReturn:
+    file.seek(0)
+    holder = file.read() or "another one"
+    raise InputError(
+        f"{path.parent} is in use by process {holder}: wait for it, stop it, "
+        "or choose another --workdir."
+    )

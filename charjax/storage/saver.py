@@ -1,0 +1,158 @@
+"""Saving checkpoints in the background, while training goes on."""
+
+import contextlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from charjax.devices import processes
+from charjax.storage import arrays, manifest, retention
+from charjax.storage.atomic import sync
+from charjax.storage.checkpoints import Checkpoints
+from charjax.storage.failures import reason_for
+from charjax.storage.step import FORMAT, RECORD, SAVING
+
+
+class Saver(Checkpoints):
+    """The checkpoints of a run that is training; a context manager.
+
+    The directory is made if need be, and what a killed run left there is tidied up.
+    Saving goes on in the background; leaving the context waits for the last save, also
+    when an exception is on its way. Damaged steps are never deleted. Among processes that
+    train together all must call `save`, `wait` and `close`; the first one alone renames
+    and deletes.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        sound: Iterable[int] = (),
+        warn: Callable[[str], None] | None = None,
+    ) -> None:
+        if not directory.exists():
+            directory.mkdir(parents=True)
+            sync(directory.parent)
+        super().__init__(directory, sound=sound, warn=warn)
+        if processes.is_first():
+            self._damage |= dict.fromkeys(retention.tidy(self.directory))
+        self._pending: tuple[int, Future[None]] | None = None
+        self._background = ThreadPoolExecutor(1, "charjax-save")
+        self._writer = arrays.writer()
+        self.failures = 0
+        """Saves that failed since the last one that did not."""
+
+    def save(self, step: int, items: Mapping[str, Any], record: Mapping[str, Any]) -> None:
+        """Start saving a step; return once the arrays may be overwritten or donated.
+
+        The save before it is waited for first. A step already on disk is replaced: the
+        old one stays until the new one is complete. Raises OSError if this save cannot
+        start or the one before it failed; the steps on disk stay as they were, and
+        saving may be tried again.
+        """
+        self.wait()
+        # In every process, though only the first puts the new one in its place.
+        self._damage.pop(step, None)
+        path, values = self._working(step), {RECORD: {**record, "format": FORMAT}}
+        with self._failing_as_one(step):
+            if processes.is_first():
+                # One that could not be installed: Orbax would refuse to write there.
+                retention.remove(path)
+            arrays.begin_writing(self._writer, path, items, values)
+        self._pending = step, self._background.submit(self._finish, step)
+
+    def poll(self) -> None:
+        """Raise OSError if a save has failed meanwhile; return at once."""
+        if self._pending is not None and self._pending[1].done():
+            self.wait()
+
+    def wait(self) -> None:
+        """Return once the last save is on disk and verified, and older steps retired.
+
+        The best step and the newest stay, so two are usually left. Raises OSError if
+        the save failed.
+        """
+        if self._pending is None:
+            return
+        (step, finished), self._pending = self._pending, None
+        with self._failing_as_one(step):
+            finished.result()
+        self.failures = 0
+
+    def close(self) -> None:
+        """Wait for the last save and release Orbax's threads."""
+        try:
+            self.wait()
+        finally:
+            self._background.shutdown()
+            self._writer.close()
+
+    def _finish(self, step: int) -> None:
+        self._writer.wait_until_finished()
+        if not processes.is_first():
+            return
+        manifest.seal(self._working(step))
+        if (reason := manifest.damage(self._working(step))) is not None:
+            raise OSError(f"what was written cannot be read back: {reason}")
+        retention.install(self.directory, step)
+        self._damage[step] = None
+        try:
+            self._retire_all_but(step)
+        except OSError as error:
+            # This step is whole and in its place; the old ones go another time.
+            self._warn(f"an older checkpoint cannot be deleted: {reason_for(error)}")
+
+    def _retire_all_but(self, saved: int) -> None:
+        """Deletes the steps that are neither just saved, nor the newest, nor the best.
+
+        Damaged steps stay: they are not ours to delete.
+        """
+        kept = {saved, self.latest(), self.best()}
+        for step in self.steps():
+            if step not in kept and not self.damage(step):
+                retention.retire(self.path(step))
+
+    @contextlib.contextmanager
+    def _failing_as_one(self, step: int) -> Iterator[None]:
+        """Whatever goes wrong becomes an OSError that says so in one line."""
+        try:
+            yield
+            return
+        except Exception as error:
+            if processes.is_lost_process(error):
+                raise
+            reason = reason_for(error)
+        # A failed save leaves Orbax's threads in an unknown state.
+        self._writer = arrays.writer()
+        self.failures += 1
+        if processes.is_first():
+            with contextlib.suppress(OSError):
+                # What it left would take room that the next one needs.
+                retention.remove_unfinished(self.directory)
+        raise OSError(f"checkpoint step {step} was not saved in {self.directory}: {reason}")
+
+    def __enter__(self) -> "Saver":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if error is not None and processes.is_lost_process(error):
+            # A save would wait for that process in vain.
+            return
+        try:
+            self.close()
+        except OSError as failure:
+            if error is None:
+                raise
+            # Not in place of the error that is on its way.
+            self._warn(str(failure))
+
+    def _working(self, step: int) -> Path:
+        path = self.path(step)
+        return path.with_name(path.name + SAVING)
