@@ -1,11 +1,11 @@
 """The run directory: layout, lock, resume rules."""
 
-import json
 import os
 import resource
 import signal
 import subprocess
 import sys
+import types
 from pathlib import Path
 
 import pytest
@@ -51,8 +51,9 @@ def test_an_absent_config_is_refused(tmp_path):
 
 def test_a_config_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
     write_config(tmp_path, Config())
-    monkeypatch.setattr(json, "dumps", lambda *a, **k: "\ud800")
-    with pytest.raises(UnicodeEncodeError):
+    with monkeypatch.context() as patch, pytest.raises(UnicodeEncodeError):
+        broken = types.SimpleNamespace(dumps=lambda *a, **k: "\ud800")
+        patch.setattr(run_directory, "json", broken)
         write_config(tmp_path, Config().replace(**{"train.steps": 7}))
     assert read_config(tmp_path) == Config()
     assert os.listdir(tmp_path) == ["config.json"]
