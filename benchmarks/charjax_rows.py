@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks.work import Work
+from charjax.devices import mesh as meshes
 from charjax.devices import placement
 from charjax.language_model import CHUNK
 from charjax.model.network import init
@@ -41,11 +42,11 @@ def training(work: Work, precision: str) -> Any:
     config, ids, mesh = (
         work.config(precision),
         work.ids(),
-        placement.make_mesh(jax.devices()[:1]),
+        meshes.make_mesh(jax.devices()[:1]),
     )
     make = functools.partial(initial_state, config, work.vocab_size)
     key = jax.random.key(0)
-    sharding = placement.state_sharding(mesh, jax.eval_shape(make, key))
+    sharding = placement.state_sharding(mesh, config, jax.eval_shape(make, key))
     update = jax.jit(
         functools.partial(train_step, config),
         donate_argnums=0,

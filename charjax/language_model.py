@@ -14,7 +14,8 @@ import numpy as np
 from charjax.config.schema import Config
 from charjax.devices import memory
 from charjax.errors import InputError
-from charjax.model.network import Params, init, initial_carry
+from charjax.model.network import init, initial_carry
+from charjax.model.parameters import Params
 from charjax.sampling import draw as sampling
 from charjax.storage import run_directory
 from charjax.storage.checkpoints import Checkpoints
@@ -235,7 +236,7 @@ class LanguageModel:
         inputs, targets = _pieces(ids[:-1]), _pieces(ids[1:])
         for (piece, count), (target, _) in zip(inputs, targets, strict=True):
             mask = np.arange(len(piece)) < count
-            batch = Batch(piece[None], target[None], mask[None], np.zeros(1, bool))
+            batch = Batch(piece[None], target[None], mask[None], np.zeros((1, 1), bool))
             carry, piece_nats = _score(self.config, self.params, carry, batch)
             nats.append(np.asarray(piece_nats)[0, :count])
         return np.concatenate(nats)

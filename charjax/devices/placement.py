@@ -1,7 +1,4 @@
-"""Mesh, shardings and global batches; only this file names a mesh axis.
-
-Two axes. Over `data` the rows of a batch are split, over `model` the units of a layer and
-the symbols of the head. One device is a mesh of one.
+"""What lies where on a mesh; only this file names a mesh axis of an array.
 
     | array             | shape       | partition            | with `fsdp`, also `data` on |
     |-------------------|-------------|----------------------|-----------------------------|
@@ -14,10 +11,11 @@ the symbols of the head. One device is a mesh of one.
     | head/kernel       | [h, v]      | -, model if it fits  | h                           |
     | head/bias         | [v]         | model if it fits     |                             |
 
-The layers after the first have one axis more in front, which is not split. What the
-optimizer keeps of a parameter lies where the parameter does; all else is whole on every
-device. Splitting `h` rather than `g * h` leaves whole units on each device: one gather of
-the hidden state in each time step, and no shuffling of gates.
+That follows from `units` and `inputs` in the table of parameters. The layers after the
+first have one axis more in front, which is not split. What the optimizer keeps of a
+parameter lies where the parameter does; all else is whole on every device. Splitting `h`
+rather than `g * h` leaves whole units on each device: one gather of the hidden state in
+each time step, and no shuffling of gates.
 """
 
 import dataclasses
@@ -27,94 +25,25 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.sharding import AxisType, Mesh, NamedSharding
+from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from charjax.config.schema import Config
-from charjax.errors import InputError
-from charjax.model.network import Params
+from charjax.devices.mesh import DATA, MODEL, rows_share
+from charjax.model.parameter import Parameter
+from charjax.model.parameters import Params, table, with_parameters
 from charjax.text.batching import Batch
 
-# For each parameter by its name, the axis of its last dimensions that `model` splits, and
-# the one that `fsdp` splits over `data`; None where it splits none.
-_SPLIT: dict[str, tuple[int | None, int | None]] = {
-    "kernel_x": (-1, -3),
-    "kernel_h": (-1, -3),
-    "bias": (-1, None),
-    "bias_h": (-1, None),
-    "table": (None, -1),
-    "kernel": (-1, -2),
-}
 
-
-def make_mesh(devices: list[Any] | None = None, model: int = 1) -> Mesh:
-    """A mesh of the given devices, by default all there are, `model` of them side by side.
-
-    Raises InputError where `model` does not divide the devices of each process.
-    """
-    devices = jax.devices() if devices is None else devices
-    # A process's devices stand together, so that its rows of a batch do too.
-    devices = sorted(devices, key=lambda device: (device.process_index, device.id))
-    local = len(devices) // len({device.process_index for device in devices})
-    if local % model:
-        fitting = [str(k) for k in range(1, local + 1) if local % k == 0]
-        raise InputError(
-            f"parallel.model is {model}: each process has {local} devices, which it must "
-            f"divide; {_either(fitting)} would fit."
-        )
-    grid = np.array(devices).reshape(-1, model)
-    return Mesh(grid, ("data", "model"), axis_types=(AxisType.Auto, AxisType.Auto))
-
-
-def rows_share(mesh: Mesh) -> int:
-    """Among how many devices the rows of a batch are split."""
-    return mesh.shape["data"]
-
-
-def check_devices(config: Config, mesh: Mesh) -> None:
-    """Refuses a batch or a layer that the devices do not divide."""
-    size, parts = config.data.batch_size, config.optimizer.accumulate
-    devices, model = rows_share(mesh), mesh.shape["model"]
-    if size % (devices * parts):
-        cut = f" in {parts} parts (optimizer.accumulate)" if parts > 1 else ""
-        fewer = [str(k) for k in range(1, devices) if size % (k * parts) == 0]
-        hint = f", or {_either(fewer)} devices" if fewer else ""
-        raise InputError(
-            f"data.batch_size is {size}: {devices} devices cannot share its rows evenly"
-            f"{cut}; {_neighbours(size, devices * parts)} would fit{hint}."
-        )
-    hidden = config.model.hidden_size
-    splits = [(model, "parallel.model")]
-    if config.parallel.fsdp:
-        splits.append((devices, "parallel.fsdp"))
-    for share, field in splits:
-        if hidden % share:
-            raise InputError(
-                f"model.hidden_size is {hidden}: {share} devices ({field}) cannot share "
-                f"its units evenly; {_neighbours(hidden, share)} would fit."
-            )
-
-
-def _neighbours(size: int, step: int) -> str:
-    below, above = size // step * step, -(-size // step) * step
-    return f"{below} or {above}" if below else f"{above}"
-
-
-def _either(fitting: list[str]) -> str:
-    return " or ".join(filter(None, [", ".join(fitting[:-1]), fitting[-1]]))
-
-
-def params_sharding(mesh: Mesh, tree: Any, fsdp: bool = False) -> Any:
+def params_sharding(mesh: Mesh, config: Config, tree: Any, fsdp: bool = False) -> Any:
     """The sharding of each leaf of parameters, or of a tree that holds leaves like them
     under the same names (arrays or their shapes)."""
 
-    def place(path: Any, leaf: Any) -> NamedSharding:
-        name, axes = getattr(path[-1], "key", None) if path else None, [None] * leaf.ndim
-        in_head = len(path) > 1 and getattr(path[-2], "key", None) == "head"
-        by_model, by_data = _SPLIT.get(str(name), (None, None))
-        if in_head and name == "bias":
-            by_model = -1
-        splits = [("model", by_model), ("data", by_data if fsdp else None)]
+    def place(parameter: Parameter | None, leaf: Any) -> NamedSharding:
+        axes: list[str | None] = [None] * leaf.ndim
+        if parameter is None:
+            return NamedSharding(mesh, P(*axes))
+        splits = [(MODEL, parameter.units), (DATA, parameter.inputs if fsdp else None)]
         for axis_name, axis in splits:
             count = mesh.shape[axis_name]
             if axis is None or leaf.ndim < -axis or leaf.shape[axis] % count:
@@ -122,30 +51,25 @@ def params_sharding(mesh: Mesh, tree: Any, fsdp: bool = False) -> Any:
             axes[axis] = axis_name
         return NamedSharding(mesh, P(*axes))
 
-    return jax.tree_util.tree_map_with_path(place, tree)
+    return with_parameters(place, table(config.model, 1), tree)
 
 
-def state_sharding(mesh: Mesh, state: Any, fsdp: bool = False) -> Any:
-    """The sharding of each leaf of a state (arrays or their shapes)."""
-    return dataclasses.replace(
-        state,
-        step=replicated(mesh),
-        params=params_sharding(mesh, state.params, fsdp),
-        opt_state=params_sharding(mesh, state.opt_state, fsdp),
-        carry=jax.tree.map(lambda _: carry_sharding(mesh), state.carry),
-    )
+def state_sharding(mesh: Mesh, config: Config, state: Any) -> Any:
+    """The sharding of each leaf of a state (arrays or their shapes): a dataclass, or a
+    dictionary of some of its fields."""
+    if not isinstance(state, dict):
+        return dataclasses.replace(state, **state_sharding(mesh, config, vars(state)))
+    return {
+        name: jax.tree.map(lambda _: carry_sharding(mesh), tree)
+        if name == "carry"
+        else params_sharding(mesh, config, tree, config.parallel.fsdp)
+        for name, tree in state.items()
+    }
 
 
-def item_sharding(mesh: Mesh, item: str, tree: Any, fsdp: bool) -> Any:
-    """The sharding of each leaf of `params`, `opt_state` or `carry` by its name alone."""
-    if item == "carry":
-        return jax.tree.map(lambda _: carry_sharding(mesh), tree)
-    return params_sharding(mesh, tree, fsdp)
-
-
-def placed(mesh: Mesh, params: Params) -> Params:
+def placed(mesh: Mesh, config: Config, params: Params) -> Params:
     """Parameters as evaluation uses them."""
-    sharding = params_sharding(mesh, params)
+    sharding = params_sharding(mesh, config, params)
     if jax.process_count() == 1:
         return jax.device_put(params, sharding)
     # Between processes only a compiled program moves arrays.
@@ -154,7 +78,7 @@ def placed(mesh: Mesh, params: Params) -> Params:
 
 def carry_sharding(mesh: Mesh) -> NamedSharding:
     """Of each leaf of a carry `[l, b, h]`."""
-    return NamedSharding(mesh, P(None, "data", "model"))
+    return NamedSharding(mesh, P(None, DATA, MODEL))
 
 
 def spread(place: NamedSharding, ndim: int) -> str:
@@ -179,14 +103,15 @@ def bytes_on_device(tree: Any, sharding: Any) -> int:
     return sum(jax.tree.leaves(sizes))
 
 
-def gathered(mesh: Mesh, fsdp: bool) -> Callable[[Params], Params]:
+def gathered(mesh: Mesh, config: Config) -> Callable[[Params], Params]:
     """What a step does with parameters before it uses them: with `fsdp` it brings together
     what is split over `data`, once, outside every loop."""
 
     def gather(params: Params) -> Params:
-        return jax.lax.with_sharding_constraint(params, params_sharding(mesh, params))
+        sharding = params_sharding(mesh, config, params)
+        return jax.lax.with_sharding_constraint(params, sharding)
 
-    return gather if fsdp and rows_share(mesh) > 1 else lambda params: params
+    return gather if config.parallel.fsdp and rows_share(mesh) > 1 else _same
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
@@ -194,18 +119,9 @@ def replicated(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, P())
 
 
-def local_rows(mesh: Mesh, rows: int) -> tuple[int, int]:
-    """First and last-plus-one row of a batch that this process provides."""
-    processes = [device.process_index for device in mesh.devices[:, 0]]
-    share, me = rows // len(processes), jax.process_index()
-    first = processes.index(me)
-    return first * share, (first + processes.count(me)) * share
-
-
 def put_batch(mesh: Mesh, batch: Batch) -> Batch:
     """This process's rows of a batch, as arrays over all devices."""
-
-    place = NamedSharding(mesh, P("data"))
+    place = NamedSharding(mesh, P(DATA))
     return Batch(*(jax.make_array_from_process_local_data(place, leaf) for leaf in batch))
 
 

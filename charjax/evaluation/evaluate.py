@@ -16,6 +16,7 @@ import numpy as np
 
 from charjax.config.schema import Config
 from charjax.devices import memory, placement
+from charjax.devices import mesh as meshes
 from charjax.errors import InputError
 from charjax.evaluation import units
 from charjax.model.network import initial_carry
@@ -65,7 +66,7 @@ def windowed_batches(ids: np.ndarray, rows: int, window: int) -> Iterator[Batch]
         index = np.where(mask, index, 0)
         inputs = np.where(mask, ids[index], 0).astype(np.int32)
         targets = np.where(mask, ids[index + 1], 0).astype(np.int32)
-        yield Batch(inputs, targets, mask, np.ones(rows, bool))
+        yield Batch(inputs, targets, mask, np.ones((rows, 1), bool))
 
 
 # The config is static and hashable: one compilation serves each config and shape.
@@ -104,7 +105,7 @@ def evaluate(
             f"the text to score has {len(ids)} characters: it needs at least 2, since "
             "the first only serves as input."
         )
-    mesh = placement.make_mesh() if mesh is None else mesh
+    mesh = meshes.make_mesh() if mesh is None else mesh
     positions = len(ids) - 1
     if window is None:
         rows = min(rows, positions)
@@ -126,10 +127,10 @@ def _total(
     config: Config, params: Any, batches: Iterator[Batch], rows: int, mesh: Any
 ) -> float:
     """Nats of all characters."""
-    params = placement.placed(mesh, params)
-    share = placement.rows_share(mesh)
+    params = placement.placed(mesh, config, params)
+    share = meshes.rows_share(mesh)
     padded = -(-rows // share) * share
-    first, last = placement.local_rows(mesh, padded)
+    first, last = meshes.local_rows(mesh, padded)
     carry = jax.tree.map(
         lambda leaf: jax.device_put(leaf, placement.carry_sharding(mesh)),
         initial_carry(config, padded),

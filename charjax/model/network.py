@@ -1,30 +1,25 @@
-"""The Flax module that owns the parameters: input, scanned stack, head.
+"""The network: ids in, scores of the next character out. Only this file imports flax.
 
-Only this file imports flax. Parameters are a plain nested dict:
-
-    embedding/table  [v, e]            only with an embedding
-    first/kernel_x   [e or v, g, h]    the first layer, whose input has its own width
-    first/kernel_h   [h, g, h]
-    first/bias       [g, h]
-    first/bias_h     [g, h]            GRU only: the bias inside the reset gate's product
-    rest/...         [l - 1, ...]      the other layers, stacked
-    head/kernel      [h, v]
-    head/bias        [v]
+What the parameters are stands in `parameters.py`; the Flax module makes them and lends
+them to pure functions.
 """
 
-from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
+from jaxtyping import Bool, Float, Integer
 
 from charjax.config.schema import Config, ModelConfig
-from charjax.model import recurrence, stack
-from charjax.model.cells import CELLS, Cell
-
-Params = dict[str, Any]
+from charjax.model import parameters, stack
+from charjax.model.cells import cell_named
+from charjax.model.parameter import Parameter
+from charjax.model.parameters import Params
+from charjax.model.recurrence import products
+from charjax.model.recurrence.choose import Recurrence, choose
 
 
 class Network(nn.Module):
@@ -33,46 +28,53 @@ class Network(nn.Module):
     config: ModelConfig
     vocab_size: int
     dtype: str
+    recurrence: Recurrence = Recurrence()
 
     @nn.compact
     def __call__(
-        self, ids: Array, carry: Any, key: Array | None = None, length: Array | None = None
+        self,
+        ids: Array,
+        carry: Any,
+        reset: Array | None = None,
+        length: Array | None = None,
+        dropout: stack.Dropout | None = None,
     ) -> tuple[Array, Any]:
         """Ids `[t, b]` to logits `[t, b, v]` float32 and the states after the last step;
         with `length` to the logits `[b, v]` at each row's last step."""
-        config, cell = self.config, CELLS[self.config.cell]
-        inputs, table = ids, None
-        if config.embedding_size is not None:
-            table = _Embedding(self.vocab_size, config.embedding_size, name="embedding")()
-        width = config.embedding_size or self.vocab_size
-        first = _Layers(cell, width, config, name="first")()
-        if table is not None and _symbols_first(table, first["kernel_x"], ids.size):
-            exact = jnp.promote_types(self.dtype, jnp.float32)
-            kernel = recurrence.project(exact, table, first["kernel_x"])
-            first = {**first, "kernel_x": kernel}
-        elif table is not None:
-            inputs = recurrence.lookup(self.dtype, ids, table)
-        rest = None
-        if config.num_layers > 1:
-            others = config.num_layers - 1
-            rest = _Layers(cell, config.hidden_size, config, others, name="rest")()
+        cell, dtype = cell_named(self.config.cell), self.dtype
+        layout = self.recurrence.layout
+        params = {
+            group: _Group(members, name=group)()
+            for group, members in parameters.table(self.config, self.vocab_size).items()
+        }
+
+        def run_layer(layer: Params, inputs: Array, state: Any) -> tuple[Array, Any]:
+            return self.recurrence.run(cell, dtype, layer, inputs, state, reset, length)
+
+        inputs, first = self._read(ids, params, self.recurrence.takes_ids(cell))
         hidden, carry = stack.run(
-            cell,
-            self.dtype,
-            first,
-            rest,
-            inputs,
-            carry,
-            dropout=config.dropout,
-            key=key,
-            length=length,
+            run_layer, first, params.get("rest"), inputs, carry, dropout
         )
         if length is not None:
             last = (length - 1)[None, :, None]
             hidden = jnp.take_along_axis(hidden, last, axis=0, mode="clip")[0]
-        head = _Head(config.hidden_size, self.vocab_size, name="head")()
-        logits = recurrence.project(self.dtype, hidden, head["kernel"])
-        return logits + head["bias"], carry
+        logits = products.project(dtype, hidden, params["head"]["kernel"], layout)
+        return logits + params["head"]["bias"], carry
+
+    def _read(self, ids: Array, params: Params, takes_ids: bool) -> tuple[Array, Params]:
+        """What the first layer reads, and its parameters."""
+        first = params["first"]
+        if "embedding" not in params:
+            if takes_ids:
+                return ids, first
+            return jax.nn.one_hot(ids, self.vocab_size, dtype=jnp.float32), first
+        table = params["embedding"]["table"]
+        if not takes_ids or not _symbols_first(table, first["kernel_x"], ids.size):
+            return products.lookup(self.dtype, ids, table), first
+        exact = jnp.promote_types(self.dtype, jnp.float32)
+        layout = self.recurrence.layout
+        kernel = products.project(exact, table, first["kernel_x"], layout)
+        return ids, {**first, "kernel_x": kernel}
 
 
 def _symbols_first(table: Array, kernel: Array, positions: int) -> bool:
@@ -82,106 +84,30 @@ def _symbols_first(table: Array, kernel: Array, positions: int) -> bool:
     gates = kernel[0].size
     by_symbol = 3 * symbols * width * gates + symbols * positions * gates
     by_position = 3 * positions * width * gates + symbols * positions * width
-    return by_symbol < by_position and symbols <= recurrence.ONE_HOT_LIMIT
+    return by_symbol < by_position and symbols <= products.ONE_HOT_LIMIT
 
 
-class _Embedding(nn.Module):
-    vocab_size: int
-    width: int
+class _Group(nn.Module):
+    """The parameters of one group of the table."""
 
-    @nn.compact
-    def __call__(self) -> Array:
-        return self.param(
-            "table", nn.initializers.normal(1.0), (self.vocab_size, self.width)
-        )
-
-
-class _Head(nn.Module):
-    hidden_size: int
-    vocab_size: int
+    members: dict[str, Parameter]
 
     @nn.compact
     def __call__(self) -> dict[str, Array]:
-        shape = (self.hidden_size, self.vocab_size)
-        kernel = self.param("kernel", nn.initializers.lecun_normal(), shape)
         return {
-            "kernel": kernel,
-            "bias": self.param("bias", nn.initializers.zeros, (self.vocab_size,)),
+            name: self.param(name, parameter.initial, parameter.shape)
+            for name, parameter in self.members.items()
         }
-
-
-class _Layers(nn.Module):
-    """Parameters of one layer, or of `stacked` layers on a leading axis."""
-
-    cell: Cell
-    width: int
-    config: ModelConfig
-    stacked: int | None = None
-
-    @nn.compact
-    def __call__(self) -> dict[str, Array]:
-        gates, hidden = len(self.cell.gates), self.config.hidden_size
-        one_hot = self.config.embedding_size is None and self.stacked is None
-        # One row of the kernel is read at a time when the input is one-hot: its fan-in
-        # is one, not the size of the vocabulary.
-        fan_in = 1 if one_hot else self.width
-        params = {
-            "kernel_x": self._param(
-                "kernel_x", _normal(fan_in**-0.5), (self.width, gates, hidden)
-            ),
-            "kernel_h": self._param("kernel_h", _orthogonal, (hidden, gates, hidden)),
-            "bias": self._param("bias", self._bias, (gates, hidden)),
-        }
-        if not self.cell.additive:
-            params["bias_h"] = self._param("bias_h", nn.initializers.zeros, (gates, hidden))
-        return params
-
-    def _bias(self, key: Array, shape: tuple[int, ...]) -> Array:
-        del key
-        bias = jnp.zeros(shape, jnp.float32)
-        if "forget" not in self.cell.gates:
-            return bias
-        return bias.at[self.cell.gates.index("forget")].set(self.config.forget_bias)
-
-    def _param(self, name: str, initializer: Callable[..., Array], shape: Any) -> Array:
-        count = self.stacked
-        if count is None:
-            return self.param(name, initializer, shape)
-
-        def stacked(key: Array) -> Array:
-            keys = jax.random.split(key, count)
-            return jax.lax.map(lambda key: initializer(key, shape), keys)
-
-        return self.param(name, stacked)
-
-
-def _normal(scale: float) -> Callable[..., Array]:
-    return nn.initializers.normal(scale)
-
-
-def _orthogonal(key: Array, shape: tuple[int, int, int]) -> Array:
-    """An orthogonal matrix for each gate (Saxe et al. 2014)."""
-    keys = jax.random.split(key, shape[1])
-    make = nn.initializers.orthogonal()
-    # One after the other: XLA's batched decomposition shares out its work among the
-    # threads that wait for it, and with several CPU devices may wait for ever.
-    matrices = jax.lax.map(lambda key: make(key, (shape[0], shape[2])), keys)
-    return jnp.moveaxis(matrices, 0, 1)
-
-
-def network(config: Config, vocab_size: int) -> Network:
-    """The module of a config, in its compute precision."""
-    return Network(config.model, vocab_size, config.train.precision)
 
 
 def initial_carry(config: Config, rows: int) -> Any:
     """Zero state of `rows` rows: leaves `[l, rows, h]` float32."""
-    cell = CELLS[config.model.cell]
-    return cell.initial_state(config.model.num_layers, rows, config.model.hidden_size)
+    model = config.model
+    return cell_named(model.cell).initial_state(model.num_layers, rows, model.hidden_size)
 
 
-def with_reset(carry: Any, reset: Array) -> Any:
-    """The carry `[l, b, h]` with zeros in the rows that `reset [b]` bool names."""
+def with_reset(carry: Any, reset: Bool[Array | np.ndarray, " batch"]) -> Any:
+    """The carry `[l, b, h]` with zeros in the rows that `reset` names."""
     keep = ~reset[None, :, None]
     return jax.tree.map(lambda leaf: jnp.where(keep, leaf, 0.0), carry)
 
@@ -195,7 +121,7 @@ def init(config: Config, vocab_size: int, key: Array) -> Params:
       key: a typed PRNG key.
 
     Returns:
-      A nested dict of float32 arrays, laid out as the head of this file says.
+      A nested dict of float32 arrays, laid out as `model/parameters.py` says.
 
     >>> import jax
     >>> from charjax import Config, ModelConfig, init
@@ -204,8 +130,8 @@ def init(config: Config, vocab_size: int, key: Array) -> Params:
     >>> params["first"]["kernel_x"].shape, params["rest"]["kernel_h"].shape
     ((65, 4, 16), (2, 16, 4, 16))
     """
+    module = Network(config.model, vocab_size, config.train.precision)
     ids = jnp.zeros((1, 1), jnp.int32)
-    module = network(config, vocab_size)
     params: Any = module.init(key, ids, initial_carry(config, 1))["params"]
     return params
 
@@ -213,12 +139,15 @@ def init(config: Config, vocab_size: int, key: Array) -> Params:
 def apply(
     config: Config,
     params: Params,
-    ids: Array,
+    ids: Integer[Array | np.ndarray, "batch time"],
     carry: Any,
-    reset: Array | None = None,
+    reset: Bool[Array | np.ndarray, "batch resets"] | None = None,
     key: Array | None = None,
-    length: Array | None = None,
-) -> tuple[Array, Any]:
+    length: Integer[Array | np.ndarray, " batch"] | None = None,
+    *,
+    dropout: Array | float | None = None,
+    recurrence: Recurrence | None = None,
+) -> tuple[Float[Array, "batch *time vocab"], Any]:
     """Scores of the next character at every position.
 
     T steps at once equal T calls of one step. Works under `jit`, `grad` (reverse mode)
@@ -230,10 +159,15 @@ def apply(
       ids: symbol ids `[b, t]`, an integer type.
       carry: recurrent state before the first step, leaves `[l, b, h]`
         (`initial_carry(config, b)` to begin with).
-      reset: `[b]` bool, rows whose state becomes zero first.
+      reset: `[b, t]` bool, where the state becomes zero before a step, or `[b, 1]` where
+        only the first step can ask for it, which costs nothing in the loop.
       key: PRNG key of the dropout; None drops nothing.
       length: `[b]` int32, at least 1: rows whose state stays what it was after so many
         steps, for texts of different lengths. Forward only.
+      dropout: the share to drop, instead of `model.dropout`. Where that is 0 nothing is
+        dropped, whatever is given here.
+      recurrence: the implementation of the recurrence; None is the one for the default
+        device.
 
     Returns:
       Logits `[b, t, v]` float32 (natural log, not normalised), or with `length` those of
@@ -243,15 +177,41 @@ def apply(
     >>> from charjax import Config, ModelConfig, apply, init, initial_carry
     >>> config = Config(model=ModelConfig(hidden_size=16))
     >>> params = init(config, 65, jax.random.key(0))
-    >>> ids = jax.numpy.zeros((2, 10), int)
-    >>> logits, carry = apply(config, params, ids, initial_carry(config, 2))
+    >>> ids = jax.numpy.array([[1, 2, 3]])
+    >>> logits, carry = apply(config, params, ids, initial_carry(config, rows=1))
     >>> logits.shape, carry.h.shape
-    ((2, 10, 65), (2, 2, 16))
+    ((1, 3, 65), (2, 1, 16))
     """
-    if reset is not None:
-        carry = with_reset(carry, reset)
-    module = network(config, params["head"]["bias"].shape[0])
+    inside = None
+    if reset is not None and reset.shape[1] == 1:
+        carry = with_reset(carry, reset[:, 0])
+    elif reset is not None:
+        inside = jnp.asarray(reset).T
+    if recurrence is None:
+        recurrence = _for_default_device(config, ids.shape)
+    module = Network(
+        config.model, parameters.vocab_size(params), config.train.precision, recurrence
+    )
+    drops = None
+    if key is not None and config.model.dropout > 0:
+        drops = (config.model.dropout if dropout is None else dropout), key
     logits, carry = module.apply(
-        {"params": params}, ids.T.astype(jnp.int32), carry, key, length
+        {"params": params},
+        jnp.asarray(ids, jnp.int32).T,
+        carry,
+        inside,
+        None if length is None else jnp.asarray(length),
+        drops,
     )
     return logits if length is not None else logits.transpose(1, 0, 2), carry
+
+
+def _for_default_device(config: Config, shape: tuple[int, ...]) -> Recurrence:
+    rows, steps = shape
+    return choose(
+        jax.default_backend(),
+        config.model,
+        (rows, steps),
+        config.train.precision,
+        {"devices": jax.device_count()},
+    )

@@ -1,58 +1,51 @@
-"""Layers over time: which schedule runs them.
+"""Layers over time.
 
 The first layer, whose input has its own width, stands apart; the others are stacked on
 a leading axis and scanned, so that the program does not grow with the depth.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
-from jax.typing import DTypeLike
+from jaxtyping import Float
 
-from charjax.model import recurrence
-from charjax.model.cells import Cell
+RunLayer = Callable[[Any, Array, Any], tuple[Array, Any]]
+"""(a layer's parameters, its input `[t, b, ...]`, its state) -> hidden, state after."""
+
+Dropout = tuple[Array | float, Array]
+"""The share to drop, and the PRNG key."""
 
 
 def run(
-    cell: Cell,
-    dtype: DTypeLike,
+    run_layer: RunLayer,
     first: dict[str, Array],
     rest: dict[str, Array] | None,
     inputs: Array,
     carry: Any,
-    *,
-    dropout: float = 0.0,
-    key: Array | None = None,
-    length: Array | None = None,
-) -> tuple[Array, Any]:
+    dropout: Dropout | None = None,
+) -> tuple[Float[Array, "time batch hidden"], Any]:
     """Runs all layers over time.
 
     Args:
-      cell: which cell.
-      dtype: type of the matrix operands.
-      first: parameters of the first layer: `kernel_x [e, g, h]`, `kernel_h [h, g, h]`,
-        `bias [g, h]`, and `bias_h [g, h]` for cells that are not additive.
+      run_layer: one layer over time, with its recurrence and cell.
+      first: parameters of the first layer.
       rest: the same for the other layers on a leading axis, or None.
-      inputs: symbol ids `[t, b]` int32, which the first layer reads one-hot, or
-        features `[t, b, e]`.
+      inputs: what the first layer reads, `[t, b]` or `[t, b, e]`.
       carry: states before the first step, leaves `[l, b, h]`.
-      dropout: share of each layer's output to drop, the last layer's too.
-      key: PRNG key of the dropout; None drops nothing.
-      length: steps that count in each row, `[b]`; forward only.
+      dropout: drops a share of each layer's output, the last layer's too; None does not.
 
     Returns:
       Output of the last layer `[t, b, h]`, and the states after the last step.
     """
 
     def layer(params: dict[str, Array], inputs: Array, state: Any, index: Any) -> Any:
-        if length is None:
-            hidden, state = recurrence.run(cell, dtype, params, inputs, state)
-        else:
-            hidden, state = recurrence.run_plain(cell, dtype, params, inputs, state, length)
-        if key is not None and dropout > 0:
-            hidden = drop(hidden, dropout, jax.random.fold_in(key, index))
+        hidden, state = run_layer(params, inputs, state)
+        if dropout is not None:
+            rate, key = dropout
+            hidden = drop(hidden, rate, jax.random.fold_in(key, index))
         return hidden, state
 
     hidden, state = layer(first, inputs, jax.tree.map(lambda leaf: leaf[0], carry), 0)
@@ -64,20 +57,24 @@ def run(
         return layer(params, hidden, state, index)
 
     others = jax.tree.map(lambda leaf: leaf[1:], carry)
-    indices = jnp.arange(1, 1 + rest["bias"].shape[0])
+    indices = jnp.arange(1, 1 + len(jax.tree.leaves(rest)[0]))
     hidden, states = lax.scan(step, hidden, (rest, others, indices))
     carry = jax.tree.map(lambda a, b: jnp.concatenate([a[None], b]), state, states)
     return hidden, carry
 
 
-def drop(x: Array, rate: float, key: Array) -> Array:
+def drop(
+    x: Float[Array, "*rows width"], rate: Array | float, key: Array
+) -> Float[Array, "*rows width"]:
     """Inverted dropout of `x` with one random byte an element.
 
-    The rate is rounded to 1/256, and what is kept is scaled by the exact inverse.
+    The rate, from 0 to below 1, is rounded to 1/256, but above 0 not to 0, and what is kept
+    is scaled by the exact inverse. At 0 nothing is dropped.
     """
-    dropped = min(max(round(rate * 256), 1), 255)
+    rate = jnp.asarray(rate, jnp.float32)
+    dropped = jnp.where(rate > 0, jnp.clip(jnp.round(rate * 256), 1, 255), 0)
     # Four bytes from each 32-bit draw: random bits are the cost of dropout.
     *rows, width = x.shape
     words = jax.random.bits(key, (*rows, -(-width // 4)), jnp.uint32)
     draws = lax.bitcast_convert_type(words, jnp.uint8).reshape(*rows, -1)[..., :width]
-    return jnp.where(draws >= dropped, x * (256 / (256 - dropped)), 0.0)
+    return jnp.where(draws >= dropped.astype(jnp.uint8), x * (256 / (256 - dropped)), 0.0)

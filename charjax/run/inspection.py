@@ -7,6 +7,7 @@ from typing import Any
 import jax
 
 from charjax.config.schema import to_dict
+from charjax.devices import mesh as meshes
 from charjax.devices import placement
 from charjax.language_model import checkpoints_of
 from charjax.storage.checkpoints import Checkpoints
@@ -71,12 +72,12 @@ def inspect_sharding(
 
 def _placement(checkpoints: Checkpoints, step: int) -> list[dict[str, Any]]:
     config = read(checkpoints, step).config
-    mesh = placement.make_mesh(model=config.parallel.model)
-    placement.check_devices(config, mesh)
+    mesh = meshes.make_mesh(model=config.parallel.model)
+    meshes.check_devices(config, mesh)
     rows = []
     for item in _ITEMS:
         tree = checkpoints.metadata(step, item)
-        shardings: Any = placement.item_sharding(mesh, item, tree, config.parallel.fsdp)
+        shardings = placement.state_sharding(mesh, config, {item: tree})
         leaves = named_leaves({item: tree}).items()
         for (path, leaf), sharding in zip(
             leaves, named_leaves(shardings).values(), strict=True

@@ -13,6 +13,7 @@ from typing import Any
 import jax
 
 from charjax.config.schema import Config
+from charjax.devices import mesh as meshes
 from charjax.devices import placement, processes
 from charjax.errors import Diverged
 from charjax.evaluation.evaluate import evaluate
@@ -108,9 +109,10 @@ def loop(
 
 def _update(run: Run) -> Callable[[TrainState, Any], tuple[TrainState, Any]]:
     plan, config = run.plan, run.config
-    gather = placement.gathered(plan.mesh, config.parallel.fsdp)
+    gather = placement.gathered(plan.mesh, config)
+    recurrence = meshes.recurrence_for(config, plan.mesh)
     step = jax.jit(
-        functools.partial(train_step, config, gather=gather),
+        functools.partial(train_step, config, recurrence=recurrence, gather=gather),
         donate_argnums=0,
         out_shardings=(plan.sharding, placement.replicated(plan.mesh)),
     )
@@ -121,7 +123,7 @@ def _update(run: Run) -> Callable[[TrainState, Any], tuple[TrainState, Any]]:
 def _batches(run: Run) -> Callable[[int], batching.Batch]:
     """The batch that follows so many updates, on the devices."""
     data, seed, mesh = run.config.data, run.config.train.seed, run.plan.mesh
-    ids, rows = run.split("train"), placement.local_rows(mesh, data.batch_size)
+    ids, rows = run.split("train"), meshes.local_rows(mesh, data.batch_size)
     return lambda step: placement.put_batch(
         mesh, batching.batch_at(ids, data, seed, step, rows)
     )

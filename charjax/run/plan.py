@@ -12,9 +12,10 @@ from jax import Array
 
 from charjax.config.schema import Config
 from charjax.devices import memory, placement
+from charjax.devices import mesh as meshes
 from charjax.errors import InputError
 from charjax.language_model import load
-from charjax.model.network import Params
+from charjax.model.parameters import Params
 from charjax.storage import run_directory
 from charjax.storage.checkpoints import Checkpoints
 from charjax.storage.record import Record
@@ -26,7 +27,7 @@ from charjax.text.sources import IN_MEMORY, absolute
 from charjax.text.survey import Survey, survey
 from charjax.text.vocabulary import Vocabulary
 from charjax.text.watch import Watch
-from charjax.training.optimizer import resolve, total_steps
+from charjax.training.schedule import resolve, total_steps
 from charjax.training.state import TrainState, initial_state
 
 
@@ -88,8 +89,8 @@ def plan(
     if resuming and workdir is not None:
         config = run_directory.resumed_config(run_directory.read_config(workdir), config)
         text = run_directory.kept_text(workdir) if text is None else text
-    mesh = placement.make_mesh(model=config.parallel.model)
-    placement.check_devices(config, mesh)
+    mesh = meshes.make_mesh(model=config.parallel.model)
+    meshes.check_devices(config, mesh)
     surveyed = survey(config.data, text, watch=watch)
     epoch_steps = _epoch_steps(config, surveyed)
     config = resolve(config, epoch_steps)
@@ -185,7 +186,7 @@ def _abstract(make: Callable[[Array], TrainState], config: Config, mesh: Any) ->
     """The state's shapes and shardings; refuses a state that the devices cannot hold,
     since compiling its start may hang."""
     shapes = jax.eval_shape(make, jax.random.key(0))
-    sharding = placement.state_sharding(mesh, shapes, config.parallel.fsdp)
+    sharding = placement.state_sharding(mesh, config, shapes)
     device = jax.local_devices()[0]
     limit, needed = memory.of_device(device), placement.bytes_on_device(shapes, sharding)
     if device.platform == "cpu":

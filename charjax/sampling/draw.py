@@ -15,7 +15,8 @@ from jax import Array
 
 from charjax.config.schema import Config
 from charjax.errors import InputError
-from charjax.model.network import Params, apply, initial_carry
+from charjax.model.network import apply, initial_carry
+from charjax.model.parameters import Params
 
 # Numbers of noise drawn at once, at most: 64 MiB.
 NOISE = 2**24

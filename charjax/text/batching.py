@@ -20,9 +20,9 @@ class Batch(NamedTuple):
     """One window of every row: `b` rows, `t` positions.
 
     `inputs` and `targets` are int32 `[b, t]`, 0 where masked; `mask` is bool `[b, t]`,
-    the positions that count; `reset` is bool `[b]`, the rows whose recurrent state becomes
-    zero before this window. NumPy arrays on the host; the same structure holds them on
-    devices.
+    the positions that count; `reset` is bool, where the recurrent state becomes zero before
+    a position: `[b, t]`, or `[b, 1]` where only the first one can ask for it. NumPy arrays
+    on the host; the same structure holds them on devices.
     """
 
     inputs: Any
@@ -55,8 +55,10 @@ def stream_window(
     zero state at window 0 and go on from there.
 
     >>> batch = stream_window(np.arange(8), rows=2, sequence_length=3, window=1)
-    >>> batch.inputs.tolist(), batch.mask.tolist(), batch.reset.tolist()
-    ([[3, 0, 0], [0, 0, 0]], [[True, False, False], [False, False, False]], [False, False])
+    >>> batch.inputs.tolist(), batch.reset.tolist()
+    ([[3, 0, 0], [0, 0, 0]], [[False], [False]])
+    >>> batch.mask.tolist()
+    [[True, False, False], [False, False, False]]
     """
     first, last = row_range or (0, rows)
     positions = max(len(ids) - 1, 0)
@@ -65,7 +67,7 @@ def stream_window(
     starts = np.arange(first, last)[:, None] * row_length
     indices = starts + columns
     mask = (columns < row_length) & (indices < positions)
-    reset = np.full(last - first, window == 0)
+    reset = np.full((last - first, 1), window == 0)
     return _gather(ids, indices, mask, reset)
 
 
@@ -106,7 +108,7 @@ def random_window(
     starts[present] = permuted(order[present], total, seed, epoch)
     indices = starts[:, None] + np.arange(sequence_length)
     mask = np.broadcast_to(present[:, None], indices.shape).copy()
-    return _gather(ids, indices, mask, np.ones(last - first, bool))
+    return _gather(ids, indices, mask, np.ones((last - first, 1), bool))
 
 
 def permuted(order: np.ndarray, total: int, seed: int, epoch: int) -> np.ndarray:

@@ -5,11 +5,13 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import optax
 from jax import Array
 
 from charjax.config.schema import Config
-from charjax.model.network import Params, init, initial_carry
-from charjax.training.optimizer import optimizer
+from charjax.model.network import init, initial_carry
+from charjax.model.parameters import Params
+from charjax.training.optimizer import optimizer as configured
 
 
 @jax.tree_util.register_dataclass
@@ -31,7 +33,11 @@ class TrainState:
 
 
 def initial_state(
-    config: Config, vocab_size: int, key: Array, params: Params | None = None
+    config: Config,
+    vocab_size: int,
+    key: Array,
+    params: Params | None = None,
+    optimizer: optax.GradientTransformation | None = None,
 ) -> TrainState:
     """The state before the first update.
 
@@ -40,11 +46,13 @@ def initial_state(
       vocab_size: number of symbols.
       key: PRNG key of the initial parameters.
       params: parameters to start from instead.
+      optimizer: what turns gradients into updates; None is what the config says.
     """
+    optimizer = configured(config) if optimizer is None else optimizer
     params = init(config, vocab_size, key) if params is None else params
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         params=params,
-        opt_state=optimizer(config).init(params),
+        opt_state=optimizer.init(params),
         carry=initial_carry(config, config.data.batch_size),
     )

@@ -7,22 +7,21 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax import Array
+from jaxtyping import Float
 
 from charjax.config.schema import Config
-from charjax.model.network import Params, apply, with_reset
+from charjax.model.loss import cross_entropy
+from charjax.model.network import apply, with_reset
+from charjax.model.parameters import Params
+from charjax.model.recurrence.choose import Recurrence
 from charjax.text.batching import Batch
-from charjax.training.optimizer import optimizer, schedule
+from charjax.training.hyperparameters import Hyperparameters
+from charjax.training.optimizer import optimizer as configured
+from charjax.training.schedule import schedule
 from charjax.training.state import TrainState
 
 Metrics = dict[str, Array]
-
-
-def cross_entropy(logits: Array, targets: Array) -> Array:
-    """Nats of each target: logits `[..., v]` float32, targets `[...]` ids."""
-    # The target's logit by comparison, since a gather's gradient is a scatter.
-    symbols = jnp.arange(logits.shape[-1], dtype=targets.dtype)
-    target = jnp.where(symbols == targets[..., None], logits, 0.0).sum(-1)
-    return jax.nn.logsumexp(logits, axis=-1) - target
+Gather = Callable[[Params], Params]
 
 
 def train_step(
@@ -30,7 +29,11 @@ def train_step(
     state: TrainState,
     batch: Batch,
     key: Array,
-    gather: Callable[[Params], Params] = lambda params: params,
+    *,
+    hyperparameters: Hyperparameters | None = None,
+    optimizer: optax.GradientTransformation | None = None,
+    recurrence: Recurrence | None = None,
+    gather: Gather = lambda params: params,
 ) -> tuple[TrainState, Metrics]:
     """One update: state in, state out.
 
@@ -40,8 +43,11 @@ def train_step(
     Args:
       config: the run's config, its schedule resolved; static under `jit`.
       state: the state before; safe to donate.
-      batch: inputs, targets and mask `[b, t]`, reset `[b]`.
+      batch: inputs, targets and mask `[b, t]`, reset `[b, t]` or `[b, 1]`.
       key: the run's PRNG key, the same at every step; the step number is folded in.
+      hyperparameters: values to use instead of the config's.
+      optimizer: turns gradients into updates, instead of what the config says.
+      recurrence: its implementation; None is the one for the default device.
       gather: brings together parameters, or gradients like them, that are split over
         devices: the former before their use, the latter while parts are added up.
 
@@ -51,63 +57,97 @@ def train_step(
 
     Returns:
       The state after, and scalars: `loss` (nats per character, mean over the mask),
-      `characters` (how many counted), `grad_norm` (before clipping), `learning_rate`,
-      `skipped` (bool).
+      `characters` (how many counted), `grad_norm` (before clipping), `learning_rate` (not a
+      number with an `optimizer` of your own), `skipped` (bool).
     """
+    values = Hyperparameters.of(config) if hyperparameters is None else hyperparameters
     key = jax.random.fold_in(key, state.step)
-    characters = batch.mask.sum()
 
     def loss_sum(params: Params, batch: Batch, carry: Any, key: Array) -> tuple[Array, Any]:
-        logits, carry = apply(config, params, batch.inputs, carry, batch.reset, key)
+        logits, carry = apply(
+            *(config, params, batch.inputs, carry, batch.reset, key),
+            dropout=values.dropout,
+            recurrence=recurrence,
+        )
         nats = cross_entropy(logits, batch.targets)
         return jnp.where(batch.mask, nats, 0.0).sum(), carry
 
     gradient = jax.value_and_grad(loss_sum, has_aux=True)
-    params = gather(state.params)
-    parts = config.optimizer.accumulate
-    if parts == 1:
-        (loss, carry), grads = gradient(params, batch, state.carry, key)
-    else:
-
-        def add(total: Any, part: Any) -> tuple[Any, Any]:
-            batch, carry, index = part
-            part_key = jax.random.fold_in(key, index)
-            (loss, carry), grads = gradient(params, batch, carry, part_key)
-            return jax.tree.map(jnp.add, total, (loss, gather(grads))), carry
-
-        zero = (jnp.zeros(()), jax.tree.map(jnp.zeros_like, params))
-        cut = (_cut(batch, parts, 0), _cut(state.carry, parts, 1), jnp.arange(parts))
-        (loss, grads), carry = jax.lax.scan(add, zero, cut)
-        carry = _join(carry, 1)
-
+    (loss, carry), grads = _in_parts(gradient, config, state, batch, key, gather)
+    characters = batch.mask.sum()
     count = jnp.maximum(characters, 1).astype(jnp.float32)
-    grads = jax.tree.map(lambda grad: grad / count, grads)
-    chain: Any = optimizer(config)
+    loss, grads = loss / count, jax.tree.map(lambda grad: grad / count, grads)
+    chain: Any = configured(config, values) if optimizer is None else optimizer
     updates, opt_state = chain.update(grads, state.opt_state, state.params)
-    loss, grad_norm = loss / count, optax.tree.norm(grads)
-    limit = config.optimizer.skip_norm
-    sound = jnp.isfinite(loss) & jnp.isfinite(grad_norm)
-    if limit is not None:
-        sound &= grad_norm <= limit
+    params: Any = optax.apply_updates(state.params, updates)
+    rate: Any = jnp.nan
+    if optimizer is None:
+        rate = schedule(config, values.learning_rate)(state.step)
+    grad_norm = optax.tree.norm(grads)
+    skipped = _to_skip(config, loss, grad_norm)
+    after = TrainState(state.step + 1, params, opt_state, carry)
     metrics = {
         "loss": loss,
         "characters": characters,
         "grad_norm": grad_norm,
-        "skipped": ~sound,
-        "learning_rate": jnp.asarray(schedule(config)(state.step), jnp.float32),
+        "skipped": skipped,
+        "learning_rate": jnp.asarray(rate, jnp.float32),
     }
-    after = (optax.apply_updates(state.params, updates), opt_state, carry)
-    before = (
-        state.params,
-        # The schedule, last in the chain, follows the steps, skipped or not.
-        (*state.opt_state[:-1], opt_state[-1]),
-        # Where an epoch begins, the state of the one before must not go on.
-        with_reset(state.carry, batch.reset),
+    return _unless(skipped, after, state, batch, follows=optimizer is None), metrics
+
+
+def _in_parts(
+    gradient: Any,
+    config: Config,
+    state: TrainState,
+    batch: Batch,
+    key: Array,
+    gather: Gather,
+) -> Any:
+    """`gradient` of a batch, cut into parts that run one after the other."""
+    params, parts = gather(state.params), config.optimizer.accumulate
+    if parts == 1:
+        return gradient(params, batch, state.carry, key)
+
+    def add(total: Any, part: Any) -> tuple[Any, Any]:
+        batch, carry, index = part
+        part_key = jax.random.fold_in(key, index)
+        (loss, carry), grads = gradient(params, batch, carry, part_key)
+        return jax.tree.map(jnp.add, total, (loss, gather(grads))), carry
+
+    zero = (jnp.zeros(()), jax.tree.map(jnp.zeros_like, params))
+    cut = (_cut(batch, parts, 0), _cut(state.carry, parts, 1), jnp.arange(parts))
+    (loss, grads), carry = jax.lax.scan(add, zero, cut)
+    return (loss, _join(carry, 1)), grads
+
+
+def _to_skip(config: Config, loss: Array, grad_norm: Array) -> Array:
+    limit = config.optimizer.skip_norm
+    sound = jnp.isfinite(loss) & jnp.isfinite(grad_norm)
+    return ~(sound if limit is None else sound & (grad_norm <= limit))
+
+
+def _unless(
+    skipped: Array, after: TrainState, state: TrainState, batch: Batch, follows: bool
+) -> TrainState:
+    """The state after an update, or after one that was skipped.
+
+    Whether the last part of the optimizer's state `follows` the steps, skipped or not, as
+    our schedules do.
+    """
+    opt_state: Any = state.opt_state
+    if follows:
+        opt_state = (*opt_state[:-1], after.opt_state[-1])
+    before = TrainState(
+        step=after.step,
+        params=state.params,
+        opt_state=opt_state,
+        # Where a text begins, the state of the one before must not go on.
+        carry=with_reset(state.carry, batch.reset.any(axis=1)),
     )
     # Chosen, never multiplied by zero: zero times NaN is NaN. A carry that is not a number
     # would poison every later step.
-    kept: Any = jax.tree.map(lambda new, old: jnp.where(sound, new, old), after, before)
-    return TrainState(state.step + 1, *kept), metrics
+    return jax.tree.map(lambda new, old: jnp.where(skipped, old, new), after, before)
 
 
 def _cut(tree: Any, parts: int, axis: int) -> Any:
@@ -131,12 +171,18 @@ def _join(tree: Any, axis: int) -> Any:
 
 
 def eval_step(
-    config: Config, params: Params, carry: Any, batch: Batch
-) -> tuple[Any, Array]:
+    config: Config,
+    params: Params,
+    carry: Any,
+    batch: Batch,
+    recurrence: Recurrence | None = None,
+) -> tuple[Any, Float[Array, "batch time"]]:
     """Scores one window without dropout.
 
-    Returns the carry after it and the nats of each character `[b, t]`, 0 where masked.
+    Returns the carry after it and the nats of each character, 0 where masked.
     """
-    logits, carry = apply(config, params, batch.inputs, carry, batch.reset)
+    logits, carry = apply(
+        *(config, params, batch.inputs, carry, batch.reset), recurrence=recurrence
+    )
     nats = cross_entropy(logits, batch.targets)
     return carry, jnp.where(batch.mask, nats, 0.0)

@@ -205,9 +205,9 @@ def choices(section: type, name: str) -> tuple[str, ...]:
 
 
 def test_the_cells_of_the_schema_are_those_there_are():
-    from charjax.model.cells import CELLS
+    from charjax.model.cells import names
 
-    assert sorted(choices(ModelConfig, "cell")) == sorted(CELLS)
+    assert sorted(choices(ModelConfig, "cell")) == names()
 
 
 def test_each_optimizer_of_the_schema_makes_an_update_of_its_own():
@@ -229,7 +229,7 @@ def test_each_optimizer_of_the_schema_makes_an_update_of_its_own():
 
 
 def test_each_schedule_of_the_schema_is_another_curve():
-    from charjax.training.optimizer import schedule
+    from charjax.training.schedule import schedule
 
     curves = set()
     for name in choices(OptimizerConfig, "schedule"):

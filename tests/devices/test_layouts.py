@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from charjax import Config, InputError, fit, inspect_run
+from charjax.devices import mesh as meshes
 from charjax.devices import placement
 from charjax.text.batching import batch_at
-from charjax.training.optimizer import resolve
+from charjax.training.schedule import resolve
 from charjax.training.state import initial_state
 from charjax.training.step import train_step
 
@@ -45,15 +46,17 @@ def make_config(model=1, fsdp=False, **fields):
 class Run:
     def __init__(self, devices, model, fsdp, **fields):
         self.config = make_config(model, fsdp, **fields)
-        self.mesh = placement.make_mesh(jax.devices()[:devices], model)
+        self.mesh = meshes.make_mesh(jax.devices()[:devices], model)
         self.key = jax.random.key(0)
         make = functools.partial(initial_state, self.config, VOCAB)
-        sharding = placement.state_sharding(
-            self.mesh, jax.eval_shape(make, self.key), fsdp=fsdp
-        )
+        shapes = jax.eval_shape(make, self.key)
+        sharding = placement.state_sharding(self.mesh, self.config, shapes)
         self.state = jax.jit(make, out_shardings=sharding)(self.key)
         step = functools.partial(
-            train_step, self.config, gather=placement.gathered(self.mesh, fsdp)
+            train_step,
+            self.config,
+            recurrence=meshes.recurrence_for(self.config, self.mesh),
+            gather=placement.gathered(self.mesh, self.config),
         )
         self.update = jax.jit(
             step,
@@ -62,7 +65,7 @@ class Run:
         )
 
     def batch(self, step):
-        rows = placement.local_rows(self.mesh, ROWS)
+        rows = meshes.local_rows(self.mesh, ROWS)
         return placement.put_batch(
             self.mesh, batch_at(IDS, self.config.data, 0, step, rows)
         )
@@ -162,8 +165,8 @@ def test_fsdp_gathers_parameters_once_for_all_parts():
 def test_each_device_holds_its_share():
     shapes = jax.eval_shape(lambda: initial_state(make_config(), VOCAB, jax.random.key(0)))
     for model, fsdp in ((1, False), (2, False), (1, True), (2, True)):
-        mesh = placement.make_mesh(model=model)
-        sharding = placement.state_sharding(mesh, shapes, fsdp)
+        mesh = meshes.make_mesh(model=model)
+        sharding = placement.state_sharding(mesh, make_config(model, fsdp), shapes)
         place = sharding.params["rest"]["kernel_h"]
         shape = (2, 16, 4, 16)
         assert shapes.params["rest"]["kernel_h"].shape == shape
@@ -179,12 +182,12 @@ def test_what_cannot_be_shared_is_refused_with_what_would_fit():
     with pytest.raises(
         InputError, match=r"parallel\.model is 3: .* 1, 2, 4 or 8 would fit"
     ):
-        placement.make_mesh(model=3)
-    mesh = placement.make_mesh(model=4)
+        meshes.make_mesh(model=3)
+    mesh = meshes.make_mesh(model=4)
     with pytest.raises(
         InputError, match=r"model\.hidden_size is 18: .* 16 or 20 would fit"
     ):
-        placement.check_devices(make_config(**{"model.hidden_size": 18}), mesh)
+        meshes.check_devices(make_config(**{"model.hidden_size": 18}), mesh)
 
 
 # Elastic resume.

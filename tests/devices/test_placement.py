@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from charjax.config.schema import Config
+from charjax.devices import mesh as meshes
 from charjax.devices import placement
 from charjax.errors import InputError
 from charjax.text.batching import Batch
@@ -39,20 +40,20 @@ def some_batch(rows, steps=3):
     ],
 )
 def test_check_devices_names_what_would_fit(rows, devices, parts, fitting):
-    mesh = placement.make_mesh(jax.devices()[:devices])
+    mesh = meshes.make_mesh(jax.devices()[:devices])
     with pytest.raises(InputError) as refusal:
-        placement.check_devices(make_config(rows, parts), mesh)
+        meshes.check_devices(make_config(rows, parts), mesh)
     message = str(refusal.value)
     assert message.startswith(f"data.batch_size is {rows}: {devices} devices")
     assert f"{' or '.join(map(str, fitting))} would fit" in message
     assert ("optimizer.accumulate" in message) == (parts > 1)
     for size in fitting:
-        placement.check_devices(make_config(size, parts), mesh)
+        meshes.check_devices(make_config(size, parts), mesh)
     # A resumed run cannot change its batch, but may use fewer devices.
     if found := re.search(r"or ([^;]*) devices\.$", message):
         for count in map(int, re.findall(r"\d+", found[1].split("fit, or ")[-1])):
-            fewer = placement.make_mesh(jax.devices()[:count])
-            placement.check_devices(make_config(rows, parts), fewer)
+            fewer = meshes.make_mesh(jax.devices()[:count])
+            meshes.check_devices(make_config(rows, parts), fewer)
 
 
 def test_what_fsdp_cannot_split_is_refused():
@@ -61,18 +62,18 @@ def test_what_fsdp_cannot_split_is_refused():
     )
     refusal = r"hidden_size is 100: 8 devices \(parallel\.fsdp\) .* 96 or 104 would fit"
     with pytest.raises(InputError, match=refusal):
-        placement.check_devices(config, placement.make_mesh())
-    placement.check_devices(config, placement.make_mesh(model=2))
+        meshes.check_devices(config, meshes.make_mesh())
+    meshes.check_devices(config, meshes.make_mesh(model=2))
 
 
 def test_a_mesh_of_all_devices_or_of_some():
-    assert placement.make_mesh().size == len(jax.devices()) == 8
-    assert list(placement.make_mesh(jax.devices()[2:5]).devices.flat) == jax.devices()[2:5]
+    assert meshes.make_mesh().size == len(jax.devices()) == 8
+    assert list(meshes.make_mesh(jax.devices()[2:5]).devices.flat) == jax.devices()[2:5]
 
 
 @pytest.mark.parametrize("devices", [1, 2, 8])
 def test_put_batch_round_trip(devices):
-    mesh, batch = placement.make_mesh(jax.devices()[:devices]), some_batch(16)
+    mesh, batch = meshes.make_mesh(jax.devices()[:devices]), some_batch(16)
     placed = placement.put_batch(mesh, batch)
     for there, here in zip(placed, batch, strict=True):
         assert there.dtype == here.dtype and there.shape == here.shape
@@ -83,9 +84,9 @@ def test_put_batch_round_trip(devices):
 
 
 def test_state_sharding_splits_the_rows_of_the_carry_only():
-    mesh, config = placement.make_mesh(), make_config(16)
+    mesh, config = meshes.make_mesh(), make_config(16)
     shapes = jax.eval_shape(lambda: initial_state(config, 9, jax.random.key(0)))
-    sharding = placement.state_sharding(mesh, shapes)
+    sharding = placement.state_sharding(mesh, config, shapes)
     assert jax.tree.structure(sharding) == jax.tree.structure(shapes)
     whole = (sharding.step, sharding.params, sharding.opt_state)
     assert all(place.is_fully_replicated for place in jax.tree.leaves(whole))
@@ -106,7 +107,7 @@ def test_local_rows_of_all_processes_are_all_rows(monkeypatch, processes):
     rows = []
     for index in range(processes):
         monkeypatch.setattr(jax, "process_index", lambda index=index: index)
-        rows += range(*placement.local_rows(mesh, 16))
+        rows += range(*meshes.local_rows(mesh, 16))
     assert rows == list(range(16))
 
 
@@ -114,13 +115,15 @@ _LARGE_START = """
 import functools, jax
 jax.config.update("jax_num_cpu_devices", 2)
 from charjax import Config, DataConfig, ModelConfig
+from charjax.devices import mesh as meshes
 from charjax.devices import placement
 from charjax.training.state import initial_state
 
 config = Config(data=DataConfig(batch_size=8), model=ModelConfig(hidden_size=128))
 make = functools.partial(initial_state, config, 30)
-mesh = placement.make_mesh()
-sharding = placement.state_sharding(mesh, jax.eval_shape(make, jax.random.key(0)))
+mesh = meshes.make_mesh()
+shapes = jax.eval_shape(make, jax.random.key(0))
+sharding = placement.state_sharding(mesh, config, shapes)
 jax.block_until_ready(jax.jit(make, out_shardings=sharding)(jax.random.key(0)))
 """
 

@@ -19,6 +19,7 @@ if count > 1:
 from charjax.config.schema import Config
 from charjax.evaluation.evaluate import evaluate
 from charjax.text.batching import batch_at
+from charjax.devices import mesh as meshes
 from charjax.devices import placement
 from charjax.training.state import initial_state
 from charjax.training.step import train_step
@@ -26,14 +27,14 @@ config = Config().replace(**{
     "data.sequence_length": 4, "data.batch_size": 8, "model.hidden_size": 4,
     "model.cell": "gru", "model.dropout": 0.3})
 ids = np.random.default_rng(0).integers(5, size=200).astype(np.uint8)
-key, mesh = jax.random.key(0), placement.make_mesh()
+key, mesh = jax.random.key(0), meshes.make_mesh()
 make = lambda key: initial_state(config, 5, key)
-sharding = placement.state_sharding(mesh, jax.eval_shape(make, key))
+sharding = placement.state_sharding(mesh, config, jax.eval_shape(make, key))
 state = jax.jit(make, out_shardings=sharding)(key)
 update = jax.jit(functools.partial(train_step, config), donate_argnums=0,
                  out_shardings=(sharding, placement.replicated(mesh)))
 for step in range(5):
-    batch = batch_at(ids, config.data, 0, step, placement.local_rows(mesh, 8))
+    batch = batch_at(ids, config.data, 0, step, meshes.local_rows(mesh, 8))
     state, metrics = update(state, placement.put_batch(mesh, batch), key)
     print("RESULT", float(metrics["loss"]))
 for window in (None, 9):

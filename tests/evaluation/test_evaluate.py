@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from charjax.config.schema import Config
-from charjax.devices import placement
+from charjax.devices import mesh as meshes
 from charjax.errors import InputError
 from charjax.evaluation.evaluate import (
     Evaluation,
@@ -52,7 +52,7 @@ def some_ids(n):
 
 @functools.lru_cache
 def mesh_of(devices):
-    return placement.make_mesh(jax.devices()[:devices])
+    return meshes.make_mesh(jax.devices()[:devices])
 
 
 single = jax.jit(apply, static_argnums=0)

@@ -9,16 +9,17 @@ import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from charjax.config.schema import Config
-from charjax.model import recurrence
-from charjax.model.cells import CELLS
+from charjax.model.cells import cell_named, names
 from charjax.model.network import Network, apply, init, initial_carry
+from charjax.model.recurrence import cpu
+from charjax.model.recurrence.choose import Recurrence
 
 VOCAB, HIDDEN = 7, 6
 run = jax.jit(apply, static_argnums=0)
 initialise = jax.jit(init, static_argnums=(0, 1))
 SHAPES = [
     pytest.param(cell, layers, embedding, id=f"{cell}-{layers}-{embedding or 'onehot'}")
-    for cell in CELLS
+    for cell in names()
     for layers in (1, 2, 3)
     for embedding in (None, 5)
 ]
@@ -117,7 +118,7 @@ def test_apply_equals_the_equations(cell, layers, embedding):
 
 
 @pytest.mark.parametrize(("layers", "embedding"), [(1, None), (2, 5), (3, None)])
-@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("cell", names())
 def test_apply_and_its_gradient_equal_pytorch(cell, layers, embedding):
     torch = pytest.importorskip("torch")
     config = make_config(cell, layers, embedding)
@@ -190,7 +191,7 @@ def test_apply_and_its_gradient_equal_pytorch(cell, layers, embedding):
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("cell", names())
 def test_steps_at_once_equal_single_steps(cell, precision):
     config = make_config(cell, 3, **{"train.precision": precision})
     params, ids, carry = some_params(config), some_ids(), some_carry(config)
@@ -203,7 +204,7 @@ def test_steps_at_once_equal_single_steps(cell, precision):
     assert_close((logits, last), (jnp.concatenate(singles, 1), carry), tolerance)
 
 
-@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("cell", names())
 def test_the_future_has_no_influence_and_the_past_has(cell):
     config = make_config(cell, 2, 5)
     params, ids, carry = some_params(config), some_ids(1, 6), some_carry(config, 1)
@@ -226,20 +227,25 @@ def test_the_future_has_no_influence_and_the_past_has(cell):
     np.testing.assert_array_equal(reached, np.tril(np.ones((6, 6), bool)))
 
 
-@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("cell", names())
 def test_reset_makes_just_those_rows_start_from_zero(cell):
     config = make_config(cell)
     params, ids, carry = some_params(config), some_ids(), some_carry(config)
     reset = np.array([False, True, False])
     cleared = jax.tree.map(lambda leaf: leaf * (1.0 - reset[:, None]), carry)
-    actual = run(config, params, ids, carry, reset)
+    first = reset[:, None]
+    actual = run(config, params, ids, carry, first)
     assert_close(actual, run(config, params, ids, cleared), 1e-6)
-    assert_close(
-        run(config, params, ids, carry, ~reset & reset), run(config, params, ids, carry)
-    )
+    nowhere = run(config, params, ids, carry, first & ~first)
+    assert_close(nowhere, run(config, params, ids, carry))
+    # The same told for every step of the window.
+    inside = np.zeros(ids.shape, bool)
+    inside[:, 0] = reset
+    assert_close(run(config, params, ids, carry, inside), actual, 1e-6)
     # Even a state that is no number is forgotten.
     poisoned = jax.tree.map(lambda leaf: np.where(reset[:, None], np.nan, leaf), carry)
-    assert_close(run(config, params, ids, poisoned, reset), actual, 1e-6)
+    assert_close(run(config, params, ids, poisoned, first), actual, 1e-6)
+    assert_close(run(config, params, ids, poisoned, inside), actual, 1e-6)
 
 
 @pytest.mark.parametrize(
@@ -297,7 +303,7 @@ def test_dropout_is_the_same_on_any_number_of_devices():
 
 @pytest.mark.parametrize(("cell", "layers", "embedding"), SHAPES)
 def test_parameter_paths_and_shapes(cell, layers, embedding):
-    config, g, h = make_config(cell, layers, embedding), len(CELLS[cell].gates), HIDDEN
+    config, g, h = make_config(cell, layers, embedding), len(cell_named(cell).gates), HIDDEN
     layer = {"kernel_h": (h, g, h), "bias": (g, h)}
     if cell == "gru":
         layer["bias_h"] = (g, h)
@@ -320,7 +326,7 @@ def test_initial_values(cell):
     hidden, vocab = 32, 50
     config = make_config(cell, 4, None, hidden, **{"model.forget_bias": 1.5})
     params = initialise(config, vocab, jax.random.key(0))
-    gates = CELLS[cell].gates
+    gates = cell_named(cell).gates
     kernels = [params["first"]["kernel_h"], *params["rest"]["kernel_h"]]
     for kernel in kernels:
         matrices = np.asarray(kernel).transpose(1, 0, 2)
@@ -345,7 +351,7 @@ def test_initial_values(cell):
     assert abs(np.std(params["rest"]["kernel_x"]) - hidden**-0.5) < 0.02
 
 
-@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize("cell", names())
 def test_the_program_does_not_grow_with_the_depth(cell):
     def lines(layers):
         config = make_config(cell, layers, **{"model.dropout": 0.5})
@@ -383,9 +389,7 @@ def test_init_and_apply_under_vmap_and_grad():
 
 @pytest.mark.parametrize(("cell", "layers", "embedding"), SHAPES)
 @pytest.mark.parametrize(("rows", "steps"), [(3, 5), (1, 1)])
-def test_gradients_equal_autodiff_of_the_plain_scan(
-    monkeypatch, cell, layers, embedding, rows, steps
-):
+def test_gradients_equal_autodiff_of_the_plain_scan(cell, layers, embedding, rows, steps):
     config = make_config(cell, layers, embedding)
     params, ids = some_params(config), some_ids(rows, steps).T
     reset = np.arange(rows) % 2 == 1
@@ -394,8 +398,8 @@ def test_gradients_equal_autodiff_of_the_plain_scan(
     )
     weights = np.random.default_rng(5).normal(size=(steps, rows, VOCAB))
 
-    def results(dtype):
-        network = Network(config.model, VOCAB, dtype)
+    def results(dtype, recurrence):
+        network = Network(config.model, VOCAB, dtype, recurrence)
 
         def total(params, carry):
             logits, after = network.apply({"params": params}, ids, carry)
@@ -405,10 +409,8 @@ def test_gradients_equal_autodiff_of_the_plain_scan(
         return jax.jit(jax.grad(total, (0, 1), has_aux=True))(*exact)
 
     with jax.enable_x64(True):
-        fast = results("float64")
-        with monkeypatch.context() as patch:
-            patch.setattr(recurrence, "run", recurrence.run_plain)
-            plain = results("float64")
+        fast = results("float64", Recurrence("scan", cpu.ONE_DEVICE))
+        plain = results("float64", Recurrence("plain"))
         assert all(leaf.dtype == np.float64 for leaf in jax.tree.leaves(fast))
         assert_close(fast, plain, 1e-10)
 

@@ -1,16 +1,20 @@
 """Layers over time, and dropout between them."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from charjax.model import stack
-from charjax.model.cells import CELLS
+from charjax.model.cells import cell_named
+from charjax.model.recurrence import scan
 
 
 @pytest.mark.parametrize(
-    ("rate", "dropped"), [(0.5, 128), (0.25, 64), (0.1, 26), (1e-4, 1), (0.999, 255)]
+    ("rate", "dropped"),
+    [(0.5, 128), (0.25, 64), (0.1, 26), (1e-4, 1), (0.999, 255)],
 )
 def test_drop_has_its_rate_and_the_inverse_scale(rate, dropped):
     x = jnp.full((50, 40, 101), 3.0)
@@ -24,6 +28,12 @@ def test_drop_has_its_rate_and_the_inverse_scale(rate, dropped):
     for distance in (1, 2, 3, 4):
         both = (kept[..., distance:] & kept[..., :-distance]).mean()
         assert abs(both - (1 - expected) ** 2) < 0.01
+
+
+def test_at_a_rate_of_zero_nothing_is_dropped():
+    x = jax.random.normal(jax.random.key(1), (64, 64))
+    for rate in (0.0, jnp.float32(0)):
+        np.testing.assert_array_equal(stack.drop(x, rate, jax.random.key(0)), x)
 
 
 def constant_layers(count, width):
@@ -41,16 +51,17 @@ def constant_layers(count, width):
 
 
 def run_constant(count, dropout, key, steps=20, rows=10, width=32):
-    cell = CELLS["rnn"]
+    cell = cell_named("rnn")
     carry = cell.initial_state(count, rows, width)
     inputs = jnp.zeros((steps, rows, width))
     layers = constant_layers(count, width)
-    run = jax.jit(
-        lambda key: stack.run(
-            cell, "float32", *layers, inputs, carry, dropout=dropout, key=key
-        )[0]
-    )
-    return np.asarray(run(key))
+
+    def run(key):
+        drops = None if key is None else (dropout, key)
+        layer = partial(scan.run, cell, "float32")
+        return stack.run(layer, *layers, inputs, carry, drops)[0]
+
+    return np.asarray(jax.jit(run)(key))
 
 
 @pytest.mark.parametrize("count", [1, 2, 4])
@@ -77,11 +88,9 @@ def test_no_dropout_without_a_key_or_a_rate(dropout, seed):
 
 
 def test_the_recurrent_state_is_never_dropped():
-    cell, (first, rest) = CELLS["rnn"], constant_layers(2, 8)
-    carry = stack.run(
-        *(cell, "float32", first, None, jnp.zeros((3, 2, 8)), cell.initial_state(1, 2, 8)),
-        dropout=0.9,
-        key=jax.random.key(0),
-    )[1]
+    cell, (first, rest) = cell_named("rnn"), constant_layers(2, 8)
+    inputs, carry = jnp.zeros((3, 2, 8)), cell.initial_state(1, 2, 8)
+    layer = partial(scan.run, cell, "float32")
+    carry = stack.run(layer, first, None, inputs, carry, (0.9, jax.random.key(0)))[1]
     del rest
     np.testing.assert_allclose(carry.h, np.tanh(1.0), rtol=1e-6)

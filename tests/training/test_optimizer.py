@@ -11,7 +11,8 @@ import pytest
 from charjax.config.schema import Config
 from charjax.errors import InputError
 from charjax.model.network import init
-from charjax.training.optimizer import optimizer, resolve, schedule, total_steps
+from charjax.training.optimizer import optimizer
+from charjax.training.schedule import resolve, schedule, total_steps
 
 NAMES = ["adam", "adamw", "rmsprop", "adagrad", "sgd", "lion", "muon"]
 PEAK = 0.5

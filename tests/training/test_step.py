@@ -11,10 +11,11 @@ import optax
 import pytest
 
 from charjax.config.schema import Config
+from charjax.devices import mesh as meshes
 from charjax.devices import placement
 from charjax.model.network import apply, init, initial_carry
 from charjax.text.batching import Batch, batch_at
-from charjax.training.optimizer import resolve
+from charjax.training.schedule import resolve
 from charjax.training.state import TrainState, initial_state
 from charjax.training.step import cross_entropy, eval_step, train_step
 
@@ -77,15 +78,16 @@ class Run:
 
     def __init__(self, config, devices=1):
         self.config, self.key = config, jax.random.key(config.train.seed)
-        self.mesh = placement.make_mesh(jax.devices()[:devices])
-        placement.check_devices(config, self.mesh)
+        self.mesh = meshes.make_mesh(jax.devices()[:devices])
+        meshes.check_devices(config, self.mesh)
 
         params = some_params(config)
 
         def make(key):
             return initial_state(config, VOCAB, key, jax.tree.map(jnp.asarray, params))
 
-        sharding = placement.state_sharding(self.mesh, jax.eval_shape(make, self.key))
+        shapes = jax.eval_shape(make, self.key)
+        sharding = placement.state_sharding(self.mesh, config, shapes)
         self.state = jax.jit(make, out_shardings=sharding)(self.key)
         self.update = jax.jit(
             functools.partial(train_step, config),
@@ -96,7 +98,7 @@ class Run:
     def train(self, ids, steps):
         losses = []
         for step in range(steps):
-            rows = placement.local_rows(self.mesh, self.config.data.batch_size)
+            rows = meshes.local_rows(self.mesh, self.config.data.batch_size)
             batch = batch_at(ids, self.config.data, self.config.train.seed, step, rows)
             batch = placement.put_batch(self.mesh, batch)
             self.state, metrics = self.update(self.state, batch, self.key)
@@ -112,7 +114,7 @@ REPEATED = np.tile(np.array([0, 1, 2, 3, 4, 5, 6, 3, 1], np.uint8), 60)
 
 def plain_step(config, params, opt_state, carry, batch):
     def loss(params):
-        c, h = (jnp.where(batch.reset[:, None], 0.0, leaf) for leaf in carry)
+        c, h = (jnp.where(batch.reset, 0.0, leaf) for leaf in carry)
         layers = [params["first"], jax.tree.map(lambda leaf: leaf[0], params["rest"])]
         total = 0.0
         for t in range(STEPS):
@@ -226,7 +228,7 @@ def test_a_batch_without_characters_is_harmless(name, parts):
 def test_no_gradient_flows_into_the_window_before():
     config = make_config(**{"optimizer.name": "sgd", "optimizer.clip_norm": None})
     first, second, key = some_batch(0), some_batch(1), jax.random.key(0)
-    second = second._replace(reset=np.zeros(ROWS, bool))
+    second = second._replace(reset=np.zeros((ROWS, 1), bool))
     middle, _ = one_step(config, some_state(config), first, key)
     after, metrics = one_step(config, middle, second, key)
 
@@ -410,7 +412,9 @@ def test_rows_begin_from_zero_although_their_first_update_was_skipped():
     config = make_config(**{"optimizer.skip_norm": 1e-9})
     state, batch = some_state(config), some_batch()
     reset = np.arange(ROWS) % 2 == 0
-    after, _ = one_step(config, state, batch._replace(reset=reset), jax.random.key(1))
+    after, _ = one_step(
+        config, state, batch._replace(reset=reset[:, None]), jax.random.key(1)
+    )
     for new, old in zip(
         jax.tree.leaves(after.carry), jax.tree.leaves(state.carry), strict=True
     ):

@@ -1,0 +1,89 @@
+"""The mesh of devices: its two axes, and what must divide them.
+
+Over `data` the rows of a batch are split, over `model` the units of a layer and the symbols
+of the head. One device is a mesh of one.
+"""
+
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh
+
+from charjax.config.schema import Config
+from charjax.errors import InputError
+from charjax.model.recurrence.choose import Recurrence, choose
+
+DATA, MODEL = "data", "model"
+
+
+def make_mesh(devices: list[Any] | None = None, model: int = 1) -> Mesh:
+    """A mesh of the given devices, by default all there are, `model` of them side by side.
+
+    Raises InputError where `model` does not divide the devices of each process.
+    """
+    devices = jax.devices() if devices is None else devices
+    # A process's devices stand together, so that its rows of a batch do too.
+    devices = sorted(devices, key=lambda device: (device.process_index, device.id))
+    local = len(devices) // len({device.process_index for device in devices})
+    if local % model:
+        fitting = [str(k) for k in range(1, local + 1) if local % k == 0]
+        raise InputError(
+            f"parallel.model is {model}: each process has {local} devices, which it must "
+            f"divide; {_either(fitting)} would fit."
+        )
+    grid = np.array(devices).reshape(-1, model)
+    return Mesh(grid, (DATA, MODEL), axis_types=(AxisType.Auto, AxisType.Auto))
+
+
+def rows_share(mesh: Mesh) -> int:
+    """Among how many devices the rows of a batch are split."""
+    return mesh.shape[DATA]
+
+
+def local_rows(mesh: Mesh, rows: int) -> tuple[int, int]:
+    """First and last-plus-one row of a batch that this process provides."""
+    processes = [device.process_index for device in mesh.devices[:, 0]]
+    share, me = rows // len(processes), jax.process_index()
+    first = processes.index(me)
+    return first * share, (first + processes.count(me)) * share
+
+
+def recurrence_for(config: Config, mesh: Mesh) -> Recurrence:
+    """The implementation of the recurrence that suits a config on these devices."""
+    platform = mesh.devices.flat[0].platform
+    batch = config.data.batch_size, config.data.sequence_length
+    return choose(platform, config.model, batch, config.train.precision, mesh.shape)
+
+
+def check_devices(config: Config, mesh: Mesh) -> None:
+    """Refuses a batch or a layer that the devices do not divide."""
+    size, parts = config.data.batch_size, config.optimizer.accumulate
+    devices, model = rows_share(mesh), mesh.shape[MODEL]
+    if size % (devices * parts):
+        cut = f" in {parts} parts (optimizer.accumulate)" if parts > 1 else ""
+        fewer = [str(k) for k in range(1, devices) if size % (k * parts) == 0]
+        hint = f", or {_either(fewer)} devices" if fewer else ""
+        raise InputError(
+            f"data.batch_size is {size}: {devices} devices cannot share its rows evenly"
+            f"{cut}; {_neighbours(size, devices * parts)} would fit{hint}."
+        )
+    hidden = config.model.hidden_size
+    splits = [(model, "parallel.model")]
+    if config.parallel.fsdp:
+        splits.append((devices, "parallel.fsdp"))
+    for share, field in splits:
+        if hidden % share:
+            raise InputError(
+                f"model.hidden_size is {hidden}: {share} devices ({field}) cannot share "
+                f"its units evenly; {_neighbours(hidden, share)} would fit."
+            )
+
+
+def _neighbours(size: int, step: int) -> str:
+    below, above = size // step * step, -(-size // step) * step
+    return f"{below} or {above}" if below else f"{above}"
+
+
+def _either(fitting: list[str]) -> str:
+    return " or ".join(filter(None, [", ".join(fitting[:-1]), fitting[-1]]))

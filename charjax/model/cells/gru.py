@@ -1,0 +1,54 @@
+"""Gated recurrent unit (Cho et al. 2014) with the reset gate applied after the product
+(version 1), which is what PyTorch and cuDNN compute."""
+
+import jax.numpy as jnp
+from jax import Array
+
+from charjax.config.schema import ModelConfig
+from charjax.model.cells import Cell, HiddenState, Kept, Slopes, Vectors, by_gate
+from charjax.model.parameter import Parameter, layer
+
+
+def _parameters(config: ModelConfig, width: int, one_hot: bool) -> dict[str, Parameter]:
+    # bias_h stands inside the product that the reset gate multiplies.
+    return layer(3, config.hidden_size, width, one_hot, bias=0.0, bias_h=0.0)
+
+
+def _sigmoid(x: Array) -> Array:
+    return 0.5 * jnp.tanh(0.5 * x) + 0.5
+
+
+def _keep(
+    vectors: Vectors, state: HiddenState, x: Array, h_proj: Array
+) -> tuple[HiddenState, Kept]:
+    x, h_proj = x + vectors["bias"], h_proj + vectors["bias_h"]
+    both = _sigmoid(x[..., :2, :] + h_proj[..., :2, :])
+    r, z, inner = both[..., 0, :], both[..., 1, :], h_proj[..., 2, :]
+    n = jnp.tanh(x[..., 2, :] + r * inner)
+    new = (1 - z) * (1 - n * n)
+    slopes = by_gate(new * inner * r * (1 - r), (state.h - n) * z * (1 - z), new)
+    return HiddenState(n + z * (state.h - n)), (slopes, r, 1 - z)
+
+
+def _step(vectors: Vectors, state: HiddenState, x: Array, h_proj: Array) -> HiddenState:
+    return _keep(vectors, state, x, h_proj)[0]
+
+
+def _reverse(slopes: Kept, d: HiddenState) -> tuple[HiddenState, Array]:
+    gates, _, renewed = slopes
+    return HiddenState(d.h - d.h * renewed), d.h[..., None, :] * gates
+
+
+def _through(slopes: Kept, d_x: Array) -> Array:
+    _, reset, _ = slopes
+    one = jnp.ones_like(reset)
+    return d_x * by_gate(one, one, reset)
+
+
+CELL = Cell(
+    gates=("reset", "update", "new"),
+    state=HiddenState,
+    parameters=_parameters,
+    step=_step,
+    slopes=Slopes(_keep, _reverse, _through, {"bias": "x", "bias_h": "h_proj"}),
+)

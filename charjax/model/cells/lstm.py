@@ -1,0 +1,65 @@
+"""Long short-term memory (Hochreiter and Schmidhuber 1997), with the forget gate of Gers
+et al. 2000."""
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+from jax import Array
+
+from charjax.config.schema import ModelConfig
+from charjax.model.cells import Cell, Kept, Slopes, Vectors, by_gate
+from charjax.model.parameter import Parameter, layer
+
+
+class LSTMState(NamedTuple):
+    """Cell `c` and hidden `h`, each `[..., b, h]` float32."""
+
+    c: Array
+    h: Array
+
+
+def _parameters(config: ModelConfig, width: int, one_hot: bool) -> dict[str, Parameter]:
+    bias = (0.0, config.forget_bias, 0.0, 0.0)
+    return layer(4, config.hidden_size, width, one_hot, bias=bias)
+
+
+def _keep(
+    vectors: Vectors, state: LSTMState, x: Array, h_proj: Array
+) -> tuple[LSTMState, Kept]:
+    # One tanh over all gates: a sigmoid is a tanh of half the size.
+    tanh_gate = jnp.arange(4)[:, None] == 2
+    half = jnp.where(tanh_gate, 1.0, 0.5).astype(x.dtype)
+    z = x + vectors["bias"] + h_proj
+    gates = half * jnp.tanh(half * z) + jnp.where(tanh_gate, 0.0, half)
+    i, f, g, o = (gates[..., k, :] for k in range(4))
+    c = f * state.c + i * g
+    squashed = jnp.tanh(c)
+    slopes = jnp.where(tanh_gate, 1 - gates * gates, gates * (1 - gates))
+    slopes = slopes * by_gate(g, state.c, i, squashed)
+    kept = (slopes, 1 - f, o * (1 - squashed * squashed))
+    return LSTMState(c, o * squashed), kept
+
+
+def _step(vectors: Vectors, state: LSTMState, x: Array, h_proj: Array) -> LSTMState:
+    return _keep(vectors, state, x, h_proj)[0]
+
+
+def _reverse(slopes: Kept, d: LSTMState) -> tuple[LSTMState, Array]:
+    gates, forgotten, squash = slopes
+    d_c = d.c + d.h * squash
+    d_x = by_gate(d_c, d_c, d_c, d.h) * gates
+    return LSTMState(d_c - d_c * forgotten, jnp.zeros_like(d.h)), d_x
+
+
+def _through(slopes: Kept, d_x: Array) -> Array:
+    del slopes
+    return d_x
+
+
+CELL = Cell(
+    gates=("input", "forget", "cell", "output"),
+    state=LSTMState,
+    parameters=_parameters,
+    step=_step,
+    slopes=Slopes(_keep, _reverse, _through, {"bias": "x"}),
+)

@@ -1,0 +1,110 @@
+"""The table of all parameters, and what is derived from it.
+
+Parameters are a plain nested dict of float32 arrays, by group and name:
+
+    embedding/table  [v, e]            only with an embedding
+    first/...        [e or v, g, h]    the first layer, whose input has its own width
+    rest/...         [l - 1, ...]      the other layers, stacked
+    head/kernel      [h, v]
+    head/bias        [v]
+
+The parameters of a layer are its cell's: `kernel_x`, `kernel_h [h, g, h]`, `bias [g, h]`,
+for a GRU also `bias_h`.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+from jax import Array
+
+from charjax.config.schema import ModelConfig
+from charjax.model.cells import cell_named
+from charjax.model.parameter import Parameter
+
+Params = dict[str, Any]
+Table = dict[str, dict[str, Parameter]]
+
+
+def table(config: ModelConfig, vocab_size: int) -> Table:
+    """What each parameter of a model is, in the shape of the parameters themselves.
+
+    >>> found = table(ModelConfig(num_layers=3, hidden_size=16), vocab_size=65)
+    >>> found["first"]["kernel_x"].shape, found["rest"]["kernel_h"].shape
+    ((65, 4, 16), (2, 16, 4, 16))
+    """
+    cell, hidden = cell_named(config.cell), config.hidden_size
+    width, groups = config.embedding_size, {}
+    if width is not None:
+        # Its width splits, since the number of symbols is rarely divisible.
+        initial = jax.nn.initializers.normal(1.0)
+        embedding = Parameter((vocab_size, width), initial, "table", None, inputs=-1)
+        groups["embedding"] = {"table": embedding}
+    groups["first"] = cell.parameters(config, width or vocab_size, width is None)
+    if config.num_layers > 1:
+        groups["rest"] = {
+            name: parameter.stacked(config.num_layers - 1)
+            for name, parameter in cell.parameters(config, hidden, False).items()
+        }
+    kernel, bias = jax.nn.initializers.lecun_normal(), jax.nn.initializers.zeros
+    groups["head"] = {
+        "kernel": Parameter((hidden, vocab_size), kernel, "operand", inputs=-2),
+        "bias": Parameter((vocab_size,), bias, "vector"),
+    }
+    return groups
+
+
+def vocab_size(params: Params) -> int:
+    """How many symbols a model knows."""
+    return params["head"]["bias"].shape[0]
+
+
+def with_parameters(
+    function: Callable[[Parameter | None, Any], Any], parameters: Table, tree: Any
+) -> Any:
+    """A tree of `function(parameter, leaf)` for each leaf of a tree that holds parameters,
+    or arrays like them under the same names, at any depth; None is for other leaves."""
+
+    def visit(path: Sequence[Any], leaf: Any) -> Any:
+        group, name = ([""] * 2 + [getattr(part, "key", "") for part in path])[-2:]
+        return function(parameters.get(group, {}).get(name), leaf)
+
+    return jax.tree_util.tree_map_with_path(visit, tree)
+
+
+def decaying(config: ModelConfig) -> dict[str, dict[str, bool]]:
+    """Whether weight decay is for a parameter: all but vectors."""
+    return jax.tree.map(lambda parameter: parameter.role != "vector", table(config, 1))
+
+
+def matrix_axes(config: ModelConfig) -> dict[str, dict[str, tuple[int, int] | None]]:
+    """The axes of inputs and outputs of the matrices in each kernel of the layers.
+
+    Layers and gates are separate matrices: `[e, g, h]` and `[l, e, g, h]` have inputs at
+    axis -3 and outputs at -1. None for embedding, head, vectors, and a first layer that
+    reads ids one-hot, whose kernel is an embedding.
+    """
+
+    def axes(group: str, parameter: Parameter) -> tuple[int, int] | None:
+        units, inputs = parameter.units, parameter.inputs
+        if group not in ("first", "rest") or parameter.role != "operand":
+            return None
+        if units is None or inputs is None:
+            return None
+        rank = len(parameter.shape)
+        return rank + inputs, rank + units
+
+    return {
+        group: {name: axes(group, parameter) for name, parameter in members.items()}
+        for group, members in table(config, 1).items()
+    }
+
+
+def as_operands(config: ModelConfig, params: Params, dtype: str) -> Params:
+    """Parameters for repeated use: operands of products in their type, others as is."""
+
+    def converted(parameter: Parameter | None, leaf: Array) -> Array:
+        operand = parameter is not None and parameter.role == "operand"
+        return leaf.astype(dtype) if operand else leaf
+
+    return with_parameters(converted, table(config, vocab_size(params)), params)
