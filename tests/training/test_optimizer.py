@@ -151,7 +151,9 @@ def test_the_state_tree_does_not_depend_on_the_schedule(name):
 @pytest.mark.parametrize("embedding", [None, 8])
 def test_weight_decay_touches_matrices_only(name, embedding):
     params = random_tree(embedding)
-    config = make_config(name=name, weight_decay=0.1)
+    config = make_config(name=name, weight_decay=0.1).replace(
+        **{"model.embedding_size": embedding}
+    )
     updates = first_update(config, jax.tree.map(np.zeros_like, params), params)
     for path, value in named(params).items():
         expected = 0 * value if "bias" in path else -PEAK * 0.1 * value
@@ -198,7 +200,8 @@ def test_muon_orthogonalises_each_gate_of_each_layer_and_leaves_the_rest_to_adam
         return np.moveaxis(q, -3, -2).astype("f4")
 
     gradients = jax.tree.map(gradient, params)
-    updates = first_update(make_config(name="muon"), gradients, params)
+    config = make_config(name="muon").replace(**{"model.embedding_size": embedding})
+    updates = first_update(config, gradients, params)
     expected = {"first/kernel_h", "rest/kernel_x", "rest/kernel_h"}
     if embedding is not None:
         expected.add("first/kernel_x")

@@ -65,7 +65,8 @@ def some_state(config, seed=0):
 def some_batch(seed=0, share=0.7):
     random = np.random.default_rng(seed)
     ids = random.integers(VOCAB, size=(2, ROWS, STEPS)).astype(np.int32)
-    return Batch(*ids, random.random((ROWS, STEPS)) < share, random.random(ROWS) < 0.4)
+    mask, reset = random.random((ROWS, STEPS)) < share, random.random((ROWS, 1)) < 0.4
+    return Batch(*ids, mask, reset)
 
 
 def assert_close(actual, expected, tolerance):
