@@ -233,7 +233,7 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     Mutant(
         "a batch that the devices do not divide is refused",
-        "charjax/devices/placement.py",
+        "charjax/devices/mesh.py",
         "if size % (devices * parts):",
         "if size % parts:",
         "tests/devices/test_placement.py -k would_fit",
@@ -286,15 +286,15 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "a skipped update is chosen away, not multiplied by zero",
         "charjax/training/step.py",
-        "jnp.where(sound, new, old)",
-        "sound * new + ~sound * old",
+        "jnp.where(skipped, old, new)",
+        "skipped * old + ~skipped * new",
         "tests/faults/test_faults.py -k no_number",
     ),
     Mutant(
         "the carry stays on a skipped update",
         "charjax/training/step.py",
-        "with_reset(state.carry, batch.reset),",
-        "carry,",
+        "carry=with_reset(state.carry, batch.reset.any(axis=1)),",
+        "carry=after.carry,",
         "tests/faults/test_faults.py -k no_number",
     ),
     Mutant(
@@ -466,8 +466,8 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "rows begin an epoch from zero state",
         "charjax/text/batching.py",
-        "np.full(last - first, window == 0)",
-        "np.full(last - first, False)",
+        "np.full((last - first, 1), window == 0)",
+        "np.full((last - first, 1), False)",
         "tests/text/test_batching.py",
     ),
     Mutant(
@@ -510,14 +510,14 @@ MUTANTS: tuple[Mutant, ...] = (
     # Gradients equal those of the plain scan.
     Mutant(
         "gradient of kernel_h, also from the state before the window",
-        "charjax/model/recurrence.py",
-        "previous.swapaxes(0, 1), d_h_proj",
-        "previous.swapaxes(0, 1)[:, 1:], d_h_proj[1:]",
+        "charjax/model/recurrence/cpu.py",
+        "columns.swapaxes(0, 1), d, 2",
+        "columns.swapaxes(0, 1)[:, 1:], d[1:], 2",
         "tests/model/test_recurrence.py -k plain_scan",
     ),
     Mutant(
         "gradient through the state, back over the whole window",
-        "charjax/model/cells.py",
+        "charjax/model/cells/lstm.py",
         "d_c = d.c + d.h * squash",
         "d_c = d.h * squash",
         "tests/model/test_recurrence.py -k plain_scan",
