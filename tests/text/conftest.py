@@ -5,6 +5,8 @@ import pytest
 
 from charjax.config.schema import DataConfig
 from charjax.text import sources
+from charjax.text.corpus import load
+from charjax.text.survey import survey
 
 
 @pytest.fixture(autouse=True)
@@ -19,6 +21,17 @@ def cache(tmp_path, monkeypatch):
 def chunk_bytes(monkeypatch):
     """Sets how many bytes are read at a time, so that borders fall everywhere."""
     return lambda size: monkeypatch.setattr(sources, "CHUNK_BYTES", size)
+
+
+@pytest.fixture
+def read():
+    """Gives the clean text that a config reads, decoded from its ids."""
+
+    def read(data, text=None):
+        loaded = load(survey(data, text))
+        return loaded.text.vocabulary.decode(loaded.ids)
+
+    return read
 
 
 @pytest.fixture
