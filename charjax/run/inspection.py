@@ -39,7 +39,7 @@ def inspect_run(workdir: str | Path, step: str | int = "latest") -> dict[str, An
 def _facts(checkpoints: Checkpoints, step: int) -> dict[str, Any]:
     record = read(checkpoints, step)
     vocabulary = record.text.vocabulary
-    targets = {name: checkpoints.metadata(step, name) for name in _ITEMS}
+    targets = {item: checkpoints.metadata(step, item) for item in _ITEMS}
     state = checkpoints.restore(step, targets)
     best = checkpoints.best()
     loss = None if best is None else read(checkpoints, best).validation_loss
@@ -74,19 +74,14 @@ def _placement(checkpoints: Checkpoints, step: int) -> list[dict[str, Any]]:
     config = read(checkpoints, step).config
     mesh = meshes.make_mesh(model=config.parallel.model)
     meshes.check_devices(config, mesh)
-    rows = []
-    for item in _ITEMS:
-        tree = checkpoints.metadata(step, item)
-        shardings = placement.state_sharding(mesh, config, {item: tree})
-        leaves = named_leaves({item: tree}).items()
-        for (path, leaf), sharding in zip(
-            leaves, named_leaves(shardings).values(), strict=True
-        ):
-            row = {
-                "path": path,
-                "array": f"{leaf.dtype.name}[{', '.join(map(str, leaf.shape))}]",
-                "axes": placement.spread(sharding, leaf.ndim),
-                "bytes_on_device": placement.bytes_on_device(leaf, sharding),
-            }
-            rows.append(row)
-    return rows
+    state = {item: checkpoints.metadata(step, item) for item in _ITEMS}
+    shardings = named_leaves(placement.state_sharding(mesh, config, state))
+    return [
+        {
+            "path": path,
+            "array": f"{leaf.dtype.name}[{', '.join(map(str, leaf.shape))}]",
+            "axes": placement.spread(shardings[path], leaf.ndim),
+            "bytes_on_device": placement.bytes_on_device(leaf, shardings[path]),
+        }
+        for path, leaf in named_leaves(state).items()
+    ]
