@@ -1,4 +1,4 @@
-"""Where a run's news goes: a display, and files that training can do without."""
+"""Where a run's news goes: what is shown, and files that training can do without."""
 
 import contextlib
 import dataclasses
@@ -18,7 +18,7 @@ class Report:
     """The news of one run. A file that cannot be written is warned of, once, and written
     with the next news if it can be."""
 
-    display: Progress
+    progress: Progress
     workdir: Path | None
     """None keeps nothing."""
 
@@ -31,7 +31,7 @@ class Report:
 
     def message(self, text: str) -> None:
         """Show text to whoever watches."""
-        self.display.message(text)
+        self.progress.message(text)
 
     def write(self, **fields: Any) -> None:
         """Add a line to the metrics."""
@@ -89,7 +89,5 @@ def open_report(
             samples.truncate_after(workdir / run_directory.SAMPLES, first)
             history = metrics.read(path)
             file = stack.enter_context(metrics.MetricsFile(path))
-        display = stack.enter_context(
-            progress(max(total, 1), first_step=first, quiet=quiet)
-        )
-        yield Report(display, workdir, file, history)
+        shown = stack.enter_context(progress(max(total, 1), quiet=quiet))
+        yield Report(shown, workdir, file, history)

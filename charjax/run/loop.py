@@ -186,7 +186,7 @@ def _log(
         return _skipped(run, step, values, standing, report)
     loss, data = values["loss"], run.config.data
     speed = clock.steps_per_second(step) * data.batch_size * data.sequence_length
-    report.display.update(step, loss, bits(loss), speed)
+    report.progress.update(step, loss, bits(loss), speed)
     if _divides(run.config.train.log_every, step):
         report.write(
             step=step,
