@@ -14,6 +14,7 @@ from charjax.devices import placement
 from charjax.language_model import CHUNK
 from charjax.model.network import init
 from charjax.sampling.draw import draw, start
+from charjax.sampling.options import SamplingOptions
 from charjax.text.batching import batch_at
 from charjax.training.state import initial_state
 from charjax.training.step import train_step
@@ -76,13 +77,13 @@ def sampling(work: Work, precision: str, streams: int) -> Any:
     params = jax.jit(functools.partial(init, config, work.vocab_size))(jax.random.key(0))
     chunk = jax.jit(draw, static_argnums=(0, 3))
     held: dict[str, Any] = {"state": start(config, jnp.zeros((work.vocab_size,)), streams)}
-    key, temperature = jax.random.key(0), jnp.float32(1)
+    key, options = jax.random.key(0), jax.tree.map(jnp.float32, SamplingOptions())
 
     def run(count: int) -> None:
         """Draws `count` chunks in each stream, every chunk brought to the host."""
         state, waiting = held["state"], None
         for _ in range(count):
-            state, ids = chunk(config, params, state, CHUNK, key, temperature)
+            state, ids = chunk(config, params, state, CHUNK, key, options)
             if waiting is not None:
                 np.asarray(waiting)
             waiting = ids

@@ -5,7 +5,7 @@ import functools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, overload
+from typing import Any, Literal, Unpack, overload
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +17,7 @@ from charjax.errors import InputError
 from charjax.model.network import init, initial_carry
 from charjax.model.parameters import Params
 from charjax.sampling import draw as sampling
+from charjax.sampling.options import SamplingKeywords, SamplingOptions
 from charjax.storage import run_directory
 from charjax.storage.checkpoints import Checkpoints
 from charjax.storage.record import read
@@ -34,7 +35,7 @@ PASS = 1024
 OnUnknown = Literal["error", "skip"]
 
 _prefill = jax.jit(sampling.prefill, static_argnums=0)
-_draw = jax.jit(sampling.draw, static_argnums=(0, 3), static_argnames=("top_k",))
+_draw = jax.jit(sampling.draw, static_argnums=(0, 3))
 _score = jax.jit(eval_step, static_argnums=0)
 
 
@@ -66,11 +67,11 @@ class LanguageModel:
         prime: str = ...,
         length: int = ...,
         *,
-        temperature: float = ...,
-        top_k: int | None = ...,
         seed: int = ...,
         num_samples: None = ...,
         on_unknown: OnUnknown = ...,
+        options: SamplingOptions | None = ...,
+        **keywords: Unpack[SamplingKeywords],
     ) -> str: ...
 
     @overload
@@ -79,11 +80,11 @@ class LanguageModel:
         prime: str = ...,
         length: int = ...,
         *,
-        temperature: float = ...,
-        top_k: int | None = ...,
         seed: int = ...,
         num_samples: int,
         on_unknown: OnUnknown = ...,
+        options: SamplingOptions | None = ...,
+        **keywords: Unpack[SamplingKeywords],
     ) -> list[str]: ...
 
     def generate(
@@ -91,11 +92,11 @@ class LanguageModel:
         prime: str = "",
         length: int = 1000,
         *,
-        temperature: float = 1.0,
-        top_k: int | None = None,
         seed: int = 0,
         num_samples: int | None = None,
         on_unknown: OnUnknown = "error",
+        options: SamplingOptions | None = None,
+        **keywords: Unpack[SamplingKeywords],
     ) -> str | list[str]:
         """Writes text.
 
@@ -103,12 +104,12 @@ class LanguageModel:
           prime: text to go on from; without it the first character is drawn from the
             corpus's distribution.
           length: characters to add (bytes, for a model of bytes).
-          temperature: 0 takes the likeliest character each time, 1 draws from the model
-            as it is, less is safer, more is wilder.
-          top_k: draw among the k likeliest characters only.
           seed: the same seed gives the same text.
           num_samples: write so many texts in one batch.
           on_unknown: what to do with characters of the prime outside the vocabulary.
+          options: how characters are drawn.
+          keywords: fields of `SamplingOptions`, such as `temperature=0.8` and `top_k=5`,
+            in place of those of `options`.
 
         Returns:
           The prime and the new text; with `num_samples` a list of them.
@@ -119,7 +120,8 @@ class LanguageModel:
         rows = 1 if num_samples is None else num_samples
         prime_ids = self.vocabulary.encode(prime, on_unknown)
         prime = self.vocabulary.decode(prime_ids) if on_unknown == "skip" else prime
-        chunks = list(self._draw(prime_ids, length, temperature, top_k, seed, rows))
+        options = _options(options, keywords)
+        chunks = list(self._draw(prime_ids, length, options, seed, rows))
         new = np.concatenate([np.zeros((rows, 0), np.int32), *chunks], axis=1)
         texts = [prime + self.vocabulary.decoder()(row) for row in new]
         return texts[0] if num_samples is None else texts
@@ -129,17 +131,17 @@ class LanguageModel:
         prime: str = "",
         length: int = 1000,
         *,
-        temperature: float = 1.0,
-        top_k: int | None = None,
         seed: int = 0,
         on_unknown: OnUnknown = "error",
+        options: SamplingOptions | None = None,
+        **keywords: Unpack[SamplingKeywords],
     ) -> Iterator[str]:
         """Writes text piece by piece: the prime first, then new text as it is made.
 
         The pieces joined are what `generate` returns for the same arguments.
         """
         prime_ids = self.vocabulary.encode(prime, on_unknown)
-        chunks = self._draw(prime_ids, length, temperature, top_k, seed, 1)
+        chunks = self._draw(prime_ids, length, _options(options, keywords), seed, 1)
         prime = self.vocabulary.decode(prime_ids) if on_unknown == "skip" else prime
         return self._pieces(prime, chunks)
 
@@ -154,13 +156,14 @@ class LanguageModel:
         self,
         prime_ids: np.ndarray,
         length: int,
-        temperature: float,
-        top_k: int | None,
+        options: SamplingOptions,
         seed: int,
         rows: int,
     ) -> Iterator[np.ndarray]:
         """New ids in chunks `[rows, <= CHUNK]`; checks its arguments at once."""
-        sampling.check_options(length, temperature, top_k, self.vocabulary.size)
+        if length < 0:
+            raise InputError(f"length is {length}: give 0 or more characters.")
+        options.check(self.vocabulary.size)
         if rows < 1:
             raise InputError(f"num_samples is {rows}: give at least 1.")
         if not 0 <= seed < 2**32:
@@ -168,12 +171,10 @@ class LanguageModel:
 
         def chunks() -> Iterator[np.ndarray]:
             state, key = self._read(prime_ids, rows), jax.random.key(seed)
-            temperature_ = jnp.float32(temperature)
+            numbers = jax.tree.map(jnp.float32, options)
             waiting, left = None, length
             while left > 0:
-                state, ids = _draw(
-                    self.config, self.params, state, CHUNK, key, temperature_, top_k=top_k
-                )
+                state, ids = _draw(self.config, self.params, state, CHUNK, key, numbers)
                 # The next chunk is under way while this one is looked at.
                 if waiting is not None:
                     yield np.asarray(waiting)
@@ -240,6 +241,12 @@ class LanguageModel:
             carry, piece_nats = _score(self.config, self.params, carry, batch)
             nats.append(np.asarray(piece_nats)[0, :count])
         return np.concatenate(nats)
+
+
+def _options(
+    options: SamplingOptions | None, keywords: SamplingKeywords
+) -> SamplingOptions:
+    return dataclasses.replace(options or SamplingOptions(), **keywords)
 
 
 def _pieces(ids: np.ndarray) -> Iterator[tuple[np.ndarray, int]]:

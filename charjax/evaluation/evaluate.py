@@ -19,8 +19,9 @@ from charjax.devices import memory, placement
 from charjax.devices import mesh as meshes
 from charjax.errors import InputError
 from charjax.evaluation import units
+from charjax.evaluation.protocols import Ids, stateful_batches, windowed_batches
 from charjax.model.network import initial_carry
-from charjax.text.batching import Batch, stream_window, stream_windows
+from charjax.text.batching import Batch
 from charjax.training.step import eval_step
 
 
@@ -51,32 +52,14 @@ class Evaluation:
         return units.perplexity(self.nats_per_char)
 
 
-def stateful_batches(ids: np.ndarray, rows: int, length: int) -> Iterator[Batch]:
-    """The windows of the stateful protocol, in order."""
-    for window in range(stream_windows(len(ids), rows, length)):
-        yield stream_window(ids, rows, length, window)
-
-
-def windowed_batches(ids: np.ndarray, rows: int, window: int) -> Iterator[Batch]:
-    """The windows of the windowed protocol, `rows` at a time."""
-    positions = len(ids) - 1
-    for first in range(0, positions, rows * window):
-        index = first + np.arange(rows)[:, None] * window + np.arange(window)
-        mask = index < positions
-        index = np.where(mask, index, 0)
-        inputs = np.where(mask, ids[index], 0).astype(np.int32)
-        targets = np.where(mask, ids[index + 1], 0).astype(np.int32)
-        yield Batch(inputs, targets, mask, np.ones((rows, 1), bool))
-
-
 # The config is static and hashable: one compilation serves each config and shape.
-_step = jax.jit(eval_step, static_argnums=0)
+_step = jax.jit(eval_step, static_argnums=(0, 4))
 
 
 def evaluate(
     config: Config,
     params: Any,
-    ids: np.ndarray,
+    ids: Ids,
     *,
     rows: int | None = None,
     window: int | None = None,
@@ -135,11 +118,13 @@ def _total(
         lambda leaf: jax.device_put(leaf, placement.carry_sharding(mesh)),
         initial_carry(config, padded),
     )
+    recurrence = meshes.recurrence_for(config, mesh)
     sums: list[float] = []
     waiting = None
     for batch in batches:
         local = Batch(*(leaf[first:last] for leaf in _pad_rows(batch, padded)))
-        carry, nats = _step(config, params, carry, placement.put_batch(mesh, local))
+        placed = placement.put_batch(mesh, local)
+        carry, nats = _step(config, params, carry, placed, recurrence)
         # One window runs while the one before it is looked at. Far more at once would
         # fill the memory, and several CPU devices would wait for each other for ever.
         if waiting is not None:

@@ -6,20 +6,26 @@ Each row and position has its own key, so a text is the same however it is cut i
 chunks, and a row does not depend on the rows beside it.
 """
 
+import dataclasses
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jaxtyping import Int, Integer
 
 from charjax.config.schema import Config
 from charjax.errors import InputError
 from charjax.model.network import apply, initial_carry
-from charjax.model.parameters import Params
+from charjax.model.parameters import Params, as_operands, vocab_size
+from charjax.model.recurrence.choose import Recurrence
+from charjax.sampling.options import SamplingOptions
 
 # Numbers of noise drawn at once, at most: 64 MiB.
 NOISE = 2**24
+
+_AS_IT_IS = SamplingOptions()
 
 
 class SamplingState(NamedTuple):
@@ -35,22 +41,22 @@ class SamplingState(NamedTuple):
     """Characters drawn so far, int32 scalar."""
 
 
-def check_options(
-    length: int, temperature: float, top_k: int | None, vocab_size: int
-) -> None:
-    """Raises InputError for a length, temperature or top-k that means nothing."""
-    if length < 0:
-        raise InputError(f"length is {length}: give 0 or more characters.")
-    if not 0 <= temperature <= np.finfo(np.float32).max:
-        raise InputError(
-            f"temperature is {temperature}: give 0 (always the likeliest character) or "
-            "a positive number; 1 draws from the model as it is."
-        )
-    if top_k is not None and not 1 <= top_k <= vocab_size:
-        raise InputError(
-            f"top_k is {top_k}: give a number from 1 to {vocab_size}, the size of the "
-            "vocabulary, or nothing to draw from all."
-        )
+def _flatten(options: SamplingOptions) -> tuple[list[Any], tuple[Any, ...]]:
+    kinds = [(f.name, "static" in f.metadata) for f in dataclasses.fields(options)]
+    numbers = [getattr(options, name) for name, static in kinds if not static]
+    return numbers, tuple(getattr(options, name) for name, static in kinds if static)
+
+
+def _unflatten(static: tuple[Any, ...], numbers: list[Any]) -> SamplingOptions:
+    # Not by its constructor, since tracers and the like take the place of numbers.
+    options, static_values, values = object.__new__(SamplingOptions), [*static], [*numbers]
+    for f in dataclasses.fields(SamplingOptions):
+        value = (static_values if "static" in f.metadata else values).pop(0)
+        object.__setattr__(options, f.name, value)
+    return options
+
+
+jax.tree_util.register_pytree_node(SamplingOptions, _flatten, _unflatten)
 
 
 def start(config: Config, first_logits: Array, rows: int) -> SamplingState:
@@ -60,7 +66,12 @@ def start(config: Config, first_logits: Array, rows: int) -> SamplingState:
 
 
 def prefill(
-    config: Config, params: Params, state: SamplingState, ids: Array, length: Array
+    config: Config,
+    params: Params,
+    state: SamplingState,
+    ids: Integer[Array | np.ndarray, "batch time"],
+    length: Integer[Array | np.ndarray, " batch"],
+    recurrence: Recurrence | None = None,
 ) -> SamplingState:
     """Reads text in one pass.
 
@@ -70,11 +81,14 @@ def prefill(
       state: the state before the text.
       ids: the text, `[b, t]`, padded on the right with any id.
       length: `[b]` int32, how many ids of each row count, at least 1.
+      recurrence: its implementation; None is the one for the default device.
 
     Returns:
       The state after the text; its position is unchanged.
     """
-    logits, carry = apply(config, params, ids, state.carry, length=length)
+    logits, carry = apply(
+        config, params, ids, state.carry, length=length, recurrence=recurrence
+    )
     return SamplingState(logits, carry, state.position)
 
 
@@ -94,9 +108,9 @@ def draw(
     state: SamplingState,
     length: int,
     key: Array,
-    temperature: Array | float = 1.0,
-    top_k: int | None = None,
-) -> tuple[SamplingState, Array]:
+    options: SamplingOptions = _AS_IT_IS,
+    recurrence: Recurrence | None = None,
+) -> tuple[SamplingState, Int[Array, "batch length"]]:
     """Draws `length` characters for each row: the compiled loop.
 
     Args:
@@ -105,20 +119,16 @@ def draw(
       state: the state to go on from.
       length: how many characters; static, so that the loop's trip count is known.
       key: PRNG key of the whole text, the same for each chunk of it.
-      temperature: scalar or `[b]`, at least 0; 0 takes the likeliest character.
-      top_k: draw among the k likeliest only; static.
+      options: a pytree; its numbers may be arrays `[b]`, one for each row.
+      recurrence: its implementation; None is the one for the default device.
 
     Returns:
       The state after, and the drawn ids `[b, length]` int32.
     """
-    rows, vocab_size = state.logits.shape
-    width = vocab_size if top_k is None else top_k
+    rows, symbols = state.logits.shape
+    width = symbols if options.top_k is None else options.top_k
     row_keys = jax.vmap(lambda row: jax.random.fold_in(key, row))(jnp.arange(rows))
-    temperature = jnp.broadcast_to(jnp.asarray(temperature, jnp.float32), (rows,))
-    greedy = temperature == 0
-    scale = 1 / jnp.where(greedy, 1.0, temperature)
-
-    params = _converted(config, params)
+    params = as_operands(config.model, params, config.train.precision)
 
     def noise(position: Array) -> Array:
         keys = jax.vmap(lambda row: jax.random.fold_in(row, position))(row_keys)
@@ -126,17 +136,11 @@ def draw(
 
     def step(state: SamplingState, noisy: Array | None) -> tuple[SamplingState, Array]:
         gumbel = noise(state.position) if noisy is None else noisy
-        logits, symbols = state.logits, None
-        if top_k is not None:
-            logits, symbols = jax.lax.top_k(logits, top_k)
-        # Relative to the likeliest, since a tiny temperature would make infinities of both.
-        above = logits - logits.max(-1, keepdims=True)
-        drawn = (above * scale[:, None] + gumbel).argmax(-1)
-        choice = jnp.where(greedy, logits.argmax(-1), drawn).astype(jnp.int32)
-        if symbols is not None:
-            choice = jnp.take_along_axis(symbols, choice[:, None], axis=1)[:, 0]
-        logits, carry = apply(config, params, choice[:, None], state.carry)
-        return SamplingState(logits[:, 0], carry, state.position + 1), choice
+        ids = _choose(state.logits, options, gumbel)
+        logits, carry = apply(
+            config, params, ids[:, None], state.carry, recurrence=recurrence
+        )
+        return SamplingState(logits[:, 0], carry, state.position + 1), ids
 
     # All of a chunk's noise at once, if it is not too much: one large kernel instead of
     # many small ones.
@@ -147,29 +151,35 @@ def draw(
     return state, ids.T
 
 
-def _converted(config: Config, params: Params) -> Params:
-    """Matrix operands in the precision of the products, once instead of in each step."""
-    dtype = config.train.precision
-
-    def converted(path: Any, leaf: Array) -> Array:
-        room, name = path[0].key, path[-1].key
-        # Rows of a first layer that reads ids are added as they are.
-        one_hot = room == "first" and name == "kernel_x" and "embedding" not in params
-        is_kernel = name in ("kernel", "kernel_x", "kernel_h")
-        return leaf.astype(dtype) if is_kernel and not one_hot else leaf
-
-    return jax.tree_util.tree_map_with_path(converted, params)
+def _choose(logits: Array, options: SamplingOptions, gumbel: Array) -> Array:
+    """One id for each row, `[b]` int32."""
+    rows, symbols = len(logits), None
+    temperature = jnp.broadcast_to(jnp.asarray(options.temperature, jnp.float32), (rows,))
+    greedy = temperature == 0
+    scale = 1 / jnp.where(greedy, 1.0, temperature)
+    if options.top_k is not None:
+        logits, symbols = jax.lax.top_k(logits, options.top_k)
+    # Relative to the likeliest, since a tiny temperature would make infinities of both.
+    above = logits - logits.max(-1, keepdims=True)
+    drawn = (above * scale[:, None] + gumbel).argmax(-1)
+    choice = jnp.where(greedy, logits.argmax(-1), drawn).astype(jnp.int32)
+    if symbols is not None:
+        choice = jnp.take_along_axis(symbols, choice[:, None], axis=1)[:, 0]
+    return choice
 
 
 def sample(
     config: Config,
     params: Params,
-    prime_ids: Array,
+    prime_ids: Integer[Array | np.ndarray, "*batch prime"],
     length: int,
     key: Array,
     temperature: Array | float = 1.0,
     top_k: int | None = None,
-) -> Array:
+    *,
+    options: SamplingOptions | None = None,
+    recurrence: Recurrence | None = None,
+) -> Int[Array, "*batch length"]:
     """New text after a prime, as ids; pure, and usable under `jit` and `vmap`.
 
     Args:
@@ -180,6 +190,8 @@ def sample(
       key: a typed PRNG key.
       temperature: 0 takes the likeliest character, 1 draws from the model as it is.
       top_k: draw among the k likeliest characters only; static under `jit`.
+      options: all that a draw may be told, instead of these two.
+      recurrence: its implementation; None is the one for the default device.
 
     Returns:
       The new ids, `[length]` or `[b, length]` int32, without the prime.
@@ -194,9 +206,11 @@ def sample(
     ids = jnp.atleast_2d(prime_ids)
     if ids.shape[1] == 0:
         raise InputError("prime_ids is empty: sample needs at least one id to go on from.")
-    vocab_size = params["head"]["bias"].shape[0]
-    state = start(config, jnp.zeros((vocab_size,)), ids.shape[0])
+    if options is None:
+        numbers: Any = temperature
+        options = _unflatten((top_k,), [numbers])
+    state = start(config, jnp.zeros((vocab_size(params),)), ids.shape[0])
     lengths = jnp.full((ids.shape[0],), ids.shape[1], jnp.int32)
-    state = prefill(config, params, state, ids, lengths)
-    new = draw(config, params, state, length, key, temperature, top_k)[1]
+    state = prefill(config, params, state, ids, lengths, recurrence)
+    new = draw(config, params, state, length, key, options, recurrence)[1]
     return new if jnp.ndim(prime_ids) == 2 else new[0]

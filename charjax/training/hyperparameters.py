@@ -1,11 +1,10 @@
 """The numbers in which the members of a sweep differ, as data."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax import Array
-from jaxtyping import Float
 
 from charjax.config.schema import Config
 
@@ -17,15 +16,15 @@ class Hyperparameters:
 
     Whether a thing is on at all is the config's: where `model.dropout` or
     `optimizer.weight_decay` is 0, its value here is not looked at. A 0 here is the same as
-    a 0 there, but for the time it takes.
+    a 0 there, but for the time it takes. Each is a float32 scalar.
     """
 
-    learning_rate: Float[Array, "..."]
+    learning_rate: Any
     """The peak of the schedule."""
 
-    weight_decay: Float[Array, "..."]
+    weight_decay: Any
 
-    dropout: Float[Array, "..."]
+    dropout: Any
 
     @classmethod
     def of(cls, config: Config) -> "Hyperparameters":

@@ -19,7 +19,7 @@ from charjax.training.optimizer import optimizer as configured
 class TrainState:
     """Everything that training changes; the rest follows from config, corpus and seed."""
 
-    step: Array
+    step: Any
     """Updates done, int32 scalar."""
 
     params: Params

@@ -14,12 +14,8 @@ import pytest
 from charjax.config.schema import Config
 from charjax.devices import mesh as meshes
 from charjax.errors import InputError
-from charjax.evaluation.evaluate import (
-    Evaluation,
-    evaluate,
-    stateful_batches,
-    windowed_batches,
-)
+from charjax.evaluation.evaluate import Evaluation, evaluate
+from charjax.evaluation.protocols import stateful_batches, windowed_batches
 from charjax.model.network import apply, init, initial_carry
 
 VOCAB = 5

@@ -487,7 +487,7 @@ MUTANTS: tuple[Mutant, ...] = (
     # Evaluation scores each character but the first exactly once.
     Mutant(
         "windowed evaluation scores the last character",
-        "charjax/evaluation/evaluate.py",
+        "charjax/evaluation/protocols.py",
         "mask = index < positions",
         "mask = index < positions - 1",
         "tests/evaluation/test_evaluate.py -k windowed",

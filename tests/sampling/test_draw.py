@@ -1,5 +1,6 @@
 """Drawn text against a loop by hand, and the distributions it comes from."""
 
+import dataclasses
 import functools
 import math
 
@@ -11,7 +12,8 @@ import pytest
 from charjax.config.schema import Config
 from charjax.errors import InputError
 from charjax.model.network import apply, init, initial_carry
-from charjax.sampling.draw import SamplingState, check_options, draw, prefill, sample, start
+from charjax.sampling.draw import SamplingState, draw, prefill, sample, start
+from charjax.sampling.options import SamplingKeywords, SamplingOptions
 
 VOCAB = 6
 CELLS = ["lstm", "gru"]
@@ -41,10 +43,16 @@ def some_ids(rows, steps, seed=0):
     return np.random.default_rng(seed).integers(VOCAB, size=(rows, steps)).astype(np.int32)
 
 
-jit_draw = jax.jit(draw, static_argnums=(0, 3), static_argnames="top_k")
+compiled_draw = jax.jit(draw, static_argnums=(0, 3))
 jit_sample = jax.jit(sample, static_argnums=(0, 3), static_argnames="top_k")
 jit_prefill = jax.jit(prefill, static_argnums=0)
 jit_apply = jax.jit(apply, static_argnums=0)
+
+
+def jit_draw(config, params, state, length, key, temperature=1.0, top_k=None):
+    numbers = jnp.asarray(temperature, jnp.float32)
+    options = jax.tree.map(lambda _: numbers, SamplingOptions(top_k=top_k))
+    return compiled_draw(config, params, state, length, key, options)
 
 
 def ready(config, rows=3, seed=0):
@@ -250,28 +258,37 @@ def test_another_temperature_does_not_compile_again():
     params, state = some_params(config), ready(config)
     for temperature in (0.5, 0.6, 0.0):
         jit_draw(config, params, state, 10, jax.random.key(0), temperature)
-        size = jit_draw._cache_size()
+        size = compiled_draw._cache_size()
     jit_draw(config, params, state, 10, jax.random.key(1), 0.9)
-    assert jit_draw._cache_size() == size
+    assert compiled_draw._cache_size() == size
 
 
 @pytest.mark.parametrize(
-    ("field", "options"),
+    ("field", "value"),
     [
-        ("length", {"length": -1}),
-        *(
-            ("temperature", {"temperature": t})
-            for t in (-0.1, math.nan, math.inf, -math.inf)
-        ),
-        *(("top_k", {"top_k": k}) for k in (0, -3, VOCAB + 1)),
+        *(("temperature", t) for t in (-0.1, math.nan, math.inf, -math.inf)),
+        *(("top_k", k) for k in (0, -3, VOCAB + 1)),
     ],
 )
-def test_options_that_mean_nothing_are_refused_by_name(field, options):
-    given = {"length": 5, "temperature": 1.0, "top_k": None, **options}
-    with pytest.raises(InputError, match=f"^{field} is {options[field]}:"):
-        check_options(vocab_size=VOCAB, **given)
+def test_options_that_mean_nothing_are_refused_by_name(field, value):
+    with pytest.raises(InputError, match=f"^{field} is {value}:"):
+        SamplingOptions(**{field: value}).check(VOCAB)
 
 
-@pytest.mark.parametrize("options", [(0, 0, None), (9, 1e3, 1), (1, 0.5, VOCAB)])
+@pytest.mark.parametrize("options", [(0, None), (1e3, 1), (0.5, VOCAB)])
 def test_options_at_their_limits_are_accepted(options):
-    check_options(*options, vocab_size=VOCAB)
+    SamplingOptions(*options).check(VOCAB)
+
+
+def test_options_are_a_pytree_whose_numbers_are_data():
+    options = SamplingOptions(temperature=0.5, top_k=3)
+    assert jax.tree.leaves(options) == [0.5]
+    assert jax.tree.map(lambda number: number, options) == options
+    other = jax.tree.structure(SamplingOptions(temperature=2.0, top_k=3))
+    assert jax.tree.structure(options) == other
+    assert jax.tree.structure(SamplingOptions(top_k=4)) != other
+
+
+def test_each_option_is_a_keyword():
+    fields = {field.name for field in dataclasses.fields(SamplingOptions)}
+    assert set(SamplingKeywords.__annotations__) == fields
