@@ -21,7 +21,7 @@ def test_a_pass_of_streams_has_every_position_once(n, rows, length):
         assert (
             batch.inputs.shape == batch.targets.shape == batch.mask.shape == (rows, length)
         )
-        assert batch.reset.tolist() == [window == 0] * rows
+        assert batch.reset.tolist() == [[window == 0]] * rows
         assert (batch.targets[batch.mask] == batch.inputs[batch.mask] + 1).all()
         assert not batch.inputs[~batch.mask].any() and not batch.targets[~batch.mask].any()
         for row in range(rows):
