@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from charjax.run.inspection import inspect_sharding as inspect_sharding
     from charjax.run.scoring import evaluate_run as evaluate_run
     from charjax.sampling.draw import sample as sample
+    from charjax.sampling.options import SamplingOptions as SamplingOptions
     from charjax.text.batching import Batch as Batch
     from charjax.text.batching import batch_at as batch_at
     from charjax.text.vocabulary import Vocabulary as Vocabulary
@@ -62,6 +63,7 @@ else:
         "run.inspection": ("inspect_run", "inspect_sharding"),
         "run.scoring": ("evaluate_run",),
         "sampling.draw": ("sample",),
+        "sampling.options": ("SamplingOptions",),
         "text.batching": ("Batch", "batch_at"),
         "text.vocabulary": ("Vocabulary",),
         "training.state": ("TrainState", "initial_state"),

@@ -2,14 +2,17 @@
 
 import re
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+import tyro
 
 import charjax
 from charjax.commands.of_run import OfRun
 from charjax.commands.signals import Signals
 from charjax.errors import InputError
+from charjax.sampling.options import SamplingOptions
 
 
 @dataclass(frozen=True)
@@ -25,11 +28,9 @@ class Options(OfRun):
     length: int = 1000
     """Characters to add."""
 
-    temperature: float = 1.0
-    """0 takes the likeliest character each time; 1 draws from the model as it is."""
-
-    top_k: int | None = None
-    """Draw among the k likeliest characters only."""
+    options: Annotated[SamplingOptions, tyro.conf.arg(name="")] = field(
+        default_factory=SamplingOptions
+    )
 
     seed: int = 0
     """The same seed gives the same text."""
@@ -45,19 +46,17 @@ def run(options: Options, _: Signals) -> int:
     prime = _prime(options)
     model = charjax.load(options.directory(), options.step)
     settings: dict[str, Any] = {
-        "temperature": options.temperature,
-        "top_k": options.top_k,
         "seed": options.seed,
         "on_unknown": options.on_unknown,
+        "options": options.options,
     }
     if options.num_samples == 1:
         for piece in model.stream(prime, options.length, **settings):
             _write(piece)
     else:
-        texts = model.generate(
-            prime, options.length, num_samples=options.num_samples, **settings
-        )
-        _write(f"\n\n{'-' * 40}\n".join(texts))
+        samples, rule = options.num_samples, f"\n\n{'-' * 40}\n"
+        texts = model.generate(prime, options.length, num_samples=samples, **settings)
+        _write(rule.join(texts))
     if sys.stdout.isatty():
         _write("\n")
     return 0

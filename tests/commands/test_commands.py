@@ -1,5 +1,6 @@
 """The commands as a person or a script runs them: real processes, real exit codes."""
 
+import dataclasses
 import json
 import os
 import re
@@ -405,3 +406,9 @@ def test_the_library_does_what_the_commands_do(runs, monkeypatch):
     done = subprocess.run([sys.executable, "-c", program], env=two, capture_output=True)
     shown = run("inspect", "--sharding", "--json", cwd=runs, env=two).stdout
     assert json.loads(done.stdout) == json.loads(shown) != []
+
+
+def test_the_sampler_has_every_sampling_option():
+    said = run("sample.py", "--help").stdout.decode()
+    for option in dataclasses.fields(charjax.SamplingOptions):
+        assert f"--{option.name.replace('_', '-')} " in said
