@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import optax
+
 from charjax.config.schema import Config
 from charjax.devices import memory, processes
 from charjax.errors import Diverged
@@ -69,6 +71,7 @@ def fit(
     strict: bool = False,
     quiet: bool = False,
     stop: Callable[[], bool] = lambda: False,
+    optimizer: optax.GradientTransformation | None = None,
 ) -> FitResult:
     """Trains a model, or goes on with a run that was stopped.
 
@@ -84,6 +87,8 @@ def fit(
       quiet: show no progress.
       stop: asked after every update; True ends the run there, with a checkpoint. Among
         several processes all must answer the same.
+      optimizer: turns gradients into updates in place of `config.optimizer`; give a
+        resumed run the same again.
 
     Raises:
       InputError: a config, text or directory that cannot work; nothing was written.
@@ -105,7 +110,7 @@ def fit(
     quiet = quiet or not processes.is_first()
     # Nobody writes before all have looked, and found the same.
     with processes.all_or_none(), reading(quiet) as watch:
-        planned = plan(config, workdir, text, fresh, strict, watch)
+        planned = plan(config, workdir, text, fresh, strict, watch, optimizer)
     agreement.check_plan(planned)
     with processes.leaving_together(Diverged), locked(planned):
         with processes.all_or_none(), reading(quiet) as watch:

@@ -19,6 +19,7 @@ def introduction(run: Run, first: int) -> Iterator[str]:
         f"model: {model.num_layers} x {model.hidden_size} {model.cell.upper()}, "
         f"{parameters:,} parameters, {run.config.train.precision}, on {devices}"
     )
+    yield f"recurrence: {plan.recurrence.name}, {plan.recurrence.reason}"
     steps, epochs = run.config.train.steps, run.config.train.epochs
     limit = ""
     if steps is not None and epochs is not None:

@@ -110,9 +110,14 @@ def loop(
 def _update(run: Run) -> Callable[[TrainState, Any], tuple[TrainState, Any]]:
     plan, config = run.plan, run.config
     gather = placement.gathered(plan.mesh, config)
-    recurrence = meshes.recurrence_for(config, plan.mesh)
     step = jax.jit(
-        functools.partial(train_step, config, recurrence=recurrence, gather=gather),
+        functools.partial(
+            train_step,
+            config,
+            optimizer=plan.optimizer,
+            recurrence=plan.recurrence,
+            gather=gather,
+        ),
         donate_argnums=0,
         out_shardings=(plan.sharding, placement.replicated(plan.mesh)),
     )

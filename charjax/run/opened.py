@@ -20,6 +20,7 @@ from charjax.storage.lock import lock
 from charjax.storage.record import Record, Standing
 from charjax.storage.saver import Saver
 from charjax.text.corpus import Corpus, Split
+from charjax.training.optimizer import name_of
 from charjax.training.state import TrainState
 
 
@@ -61,6 +62,7 @@ class Run:
             validation_loss=validation_loss,
             standing=standing,
             versions=_versions(),
+            optimizer=self.plan.optimizer and name_of(self.plan.optimizer),
         )
 
 

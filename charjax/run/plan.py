@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import optax
 from jax import Array
 
 from charjax.config.schema import Config
@@ -16,6 +17,7 @@ from charjax.devices import mesh as meshes
 from charjax.errors import InputError
 from charjax.language_model import load
 from charjax.model.parameters import Params
+from charjax.model.recurrence.choose import Recurrence
 from charjax.storage import run_directory
 from charjax.storage.checkpoints import Checkpoints
 from charjax.storage.record import Record
@@ -27,6 +29,7 @@ from charjax.text.sources import IN_MEMORY, absolute
 from charjax.text.survey import Survey, survey
 from charjax.text.vocabulary import Vocabulary
 from charjax.text.watch import Watch
+from charjax.training.optimizer import name_of
 from charjax.training.schedule import resolve, total_steps
 from charjax.training.state import TrainState, initial_state
 
@@ -49,6 +52,13 @@ class Plan:
 
     surveyed: Survey
     mesh: Any
+
+    recurrence: Recurrence
+    """The implementation that training uses."""
+
+    optimizer: optax.GradientTransformation | None
+    """In place of what the config says; None is that."""
+
     make: Callable[[Array], TrainState]
     """The state before the first update, from a PRNG key."""
 
@@ -78,6 +88,7 @@ def plan(
     fresh: bool,
     strict: bool,
     watch: Watch,
+    optimizer: optax.GradientTransformation | None = None,
 ) -> Plan:
     """Looks at everything a run needs; the arguments are those of `fit`.
 
@@ -94,11 +105,13 @@ def plan(
     surveyed = survey(config.data, text, watch=watch)
     epoch_steps = _epoch_steps(config, surveyed)
     config = resolve(config, epoch_steps)
-    make = functools.partial(initial_state, config, surveyed.text.vocabulary.size)
+    vocab_size = surveyed.text.vocabulary.size
+    make = functools.partial(initial_state, config, vocab_size, optimizer=optimizer)
     abstract = _abstract(make, config, mesh)
     record = origin = None
     if resuming and workdir is not None and run_directory.has_checkpoint(workdir):
         record = _newest_record(workdir, config, surveyed.text, strict)
+        _check_optimizer(record, workdir, optimizer)
     elif config.train.init_from is not None:
         origin = _origin(config, surveyed.text.vocabulary)
     if workdir is not None and not resuming:
@@ -110,6 +123,8 @@ def plan(
         resuming=resuming,
         surveyed=surveyed,
         mesh=mesh,
+        recurrence=meshes.recurrence_for(config, mesh),
+        optimizer=optimizer,
         make=make,
         abstract=abstract,
         record=record,
@@ -138,6 +153,20 @@ def _newest_record(
     record = checkpoints.reading("latest", read, strict=strict)
     check_text(record, config, workdir, text)
     return record
+
+
+def _check_optimizer(
+    record: Record, workdir: Path, optimizer: optax.GradientTransformation | None
+) -> None:
+    """Refuses another optimizer than the run's, where either was passed to `fit`."""
+    given = None if optimizer is None else name_of(optimizer)
+    if record.optimizer != given:
+        usual = "the one of the config"
+        raise InputError(
+            f"optimizer is {given or usual}: the run in {workdir} was trained with "
+            f"{record.optimizer or usual}; give fit(optimizer=) the same, or start over "
+            "with --fresh or another --workdir."
+        )
 
 
 def check_text(

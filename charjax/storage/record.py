@@ -51,6 +51,9 @@ class Record:
     standing: Standing
     versions: dict[str, str]
 
+    optimizer: str | None = None
+    """What was passed to `fit` in place of the config's; None is the config's."""
+
     def to_dict(self) -> dict[str, Any]:
         """As JSON values."""
         return {
@@ -65,6 +68,7 @@ class Record:
             "validation_loss": self.validation_loss,
             "memory": dataclasses.asdict(self.standing),
             "versions": self.versions,
+            "optimizer": self.optimizer,
         }
 
 
@@ -102,6 +106,9 @@ def parsed(values: Mapping[str, Any], step: int) -> Record:
     versions = _part(values, "versions", dict)
     if not all(isinstance(version, str) for version in versions.values()):
         refuse("versions", versions, "expected a string for each")
+    optimizer = values.get("optimizer")
+    if not isinstance(optimizer, str | None):
+        refuse("optimizer", optimizer, "expected a name, or nothing")
     loss = values.get("validation_loss")
     return Record(
         step=step,
@@ -110,6 +117,7 @@ def parsed(values: Mapping[str, Any], step: int) -> Record:
         validation_loss=loss if isinstance(loss, float) else None,
         standing=Standing(**standing),
         versions=versions,
+        optimizer=optimizer,
     )
 
 

@@ -33,6 +33,17 @@ def optimizer(
     return optax.chain(*chain)
 
 
+def name_of(optimizer: optax.GradientTransformation) -> str:
+    """What made an optimizer, as far as it can be told: for people and for comparison.
+
+    >>> name_of(optax.adam(1e-3))
+    'optax.chain'
+    """
+    made_by: Any = optimizer.update
+    room, function = made_by.__module__.partition(".")[0], made_by.__qualname__
+    return f"{room}.{function.partition('.')[0]}"
+
+
 def _scale(config: Config) -> Any:
     options = config.optimizer
     name, beta1, beta2 = options.name, options.beta1, options.beta2

@@ -8,6 +8,7 @@ import time
 
 import jax
 import numpy as np
+import optax
 import pytest
 
 import charjax
@@ -360,3 +361,22 @@ def test_a_loss_that_is_no_number_improves_nothing():
         assert Standing().after(loss, 5) == Standing(stale_evaluations=1)
         good = Standing().after(1.0, 3)
         assert good.after(loss, 5) == Standing(1.0, 3, stale_evaluations=1)
+
+
+def test_an_optimizer_of_ones_own_is_told_and_asked_for_again(tmp_path):
+    config = small(**{"train.steps": 8})
+    own = optax.adamw(1e-2)
+    charjax.fit(config, tmp_path, text=TEXT, quiet=True, optimizer=own)
+    longer = config.replace(**{"train.steps": 12})
+    for wrong in (None, optax.contrib.schedule_free_sgd()):
+        with pytest.raises(InputError, match=r"optimizer is .* optax\.chain"):
+            charjax.fit(longer, tmp_path, text=TEXT, quiet=True, optimizer=wrong)
+    charjax.fit(longer, tmp_path, text=TEXT, quiet=True, optimizer=own)
+    whole = charjax.fit(
+        longer, tmp_path / "whole", text=TEXT, quiet=True, optimizer=optax.adamw(1e-2)
+    )
+    parts, alone = inspect_run(tmp_path), inspect_run(whole.workdir)
+    assert parts["digest"] == alone["digest"]
+    charjax.fit(config, tmp_path / "usual", text=TEXT, quiet=True)
+    with pytest.raises(InputError, match="trained with the one of the config"):
+        charjax.fit(longer, tmp_path / "usual", text=TEXT, quiet=True, optimizer=own)

@@ -15,6 +15,7 @@ from charjax.devices import mesh as meshes
 from charjax.devices import placement
 from charjax.model.network import apply, init, initial_carry
 from charjax.text.batching import Batch, batch_at
+from charjax.training.hyperparameters import Hyperparameters
 from charjax.training.schedule import resolve
 from charjax.training.state import TrainState, initial_state
 from charjax.training.step import cross_entropy, eval_step, train_step
@@ -421,3 +422,126 @@ def test_rows_begin_from_zero_although_their_first_update_was_skipped():
     ):
         np.testing.assert_array_equal(new[:, reset], 0)
         np.testing.assert_array_equal(new[:, ~reset], old[:, ~reset])
+
+
+# What a step may be given.
+
+
+def members(config, **values):
+    """Hyperparameters of several members, `[m]` each."""
+    count = len(next(iter(values.values())))
+    one = vars(Hyperparameters.of(config))
+    every = {name: jnp.full(count, value) for name, value in one.items()}
+    return Hyperparameters(**{**every, **{k: jnp.float32(v) for k, v in values.items()}})
+
+
+def test_members_trained_together_equal_those_trained_alone():
+    config = make_config(**{"optimizer.weight_decay": 0.1, "model.dropout": 0.3})
+    values = {
+        "learning_rate": [0.02, 0.3, 0.02],
+        "weight_decay": [0.1, 0.5, 0.0],
+        "dropout": [0.3, 0.6, 0.0],
+    }
+
+    def steps(hyperparameters, config=config):
+        state, losses = some_state(config), []
+        for k in range(4):
+            state, metrics = train_step(
+                *(config, state, some_batch(k), jax.random.key(0)),
+                hyperparameters=hyperparameters,
+            )
+            losses.append((metrics["loss"], metrics["learning_rate"]))
+        return state.params, losses
+
+    together = jax.jit(jax.vmap(steps))(members(config, **values))
+    for k in range(3):
+        fields = {
+            "optimizer.learning_rate": values["learning_rate"][k],
+            "optimizer.weight_decay": values["weight_decay"][k],
+            "model.dropout": values["dropout"][k],
+        }
+        # A member with 0 is a run without it.
+        alone = jax.jit(functools.partial(steps, None, config.replace(**fields)))()
+        member = jax.tree.map(lambda leaf, k=k: leaf[k], together)
+        assert_close(member, alone, 2e-5)
+
+
+def test_other_hyperparameters_compile_nothing():
+    config = make_config(**{"model.dropout": 0.3})
+    state, compiled = some_state(config), jax.jit(train_step, static_argnums=0)
+    for rate in (0.1, 0.2):
+        given = dataclasses.replace(
+            Hyperparameters.of(config), learning_rate=jnp.float32(rate)
+        )
+        _, metrics = compiled(
+            config, state, some_batch(), jax.random.key(0), hyperparameters=given
+        )
+        assert float(metrics["learning_rate"]) == pytest.approx(rate)
+    assert compiled._cache_size() == 1
+
+
+def test_an_optimizer_of_ones_own():
+    config = make_config(**{"optimizer.name": "sgd", "optimizer.clip_norm": None})
+    config = config.replace(**{"optimizer.learning_rate": 0.5})
+    own = optax.sgd(0.5)
+    state = some_state(config)
+    args = some_batch(), jax.random.key(1)
+    expected, _ = one_step(config, state, *args)
+    theirs = dataclasses.replace(state, opt_state=own.init(state.params))
+    actual, metrics = jax.jit(functools.partial(train_step, config, optimizer=own))(
+        theirs, *args
+    )
+    assert_close(actual.params, expected.params, 1e-6)
+    assert np.isnan(metrics["learning_rate"])
+    # A skipped update leaves all of its state.
+    poisoned = dataclasses.replace(
+        theirs, params=jax.tree.map(lambda leaf: leaf * jnp.nan, theirs.params)
+    )
+    own = optax.adam(0.1)
+    poisoned = dataclasses.replace(poisoned, opt_state=own.init(state.params))
+    after, metrics = train_step(config, poisoned, *args, optimizer=own)
+    assert bool(metrics["skipped"])
+    assert_close(after.opt_state, poisoned.opt_state, 0)
+
+
+@pytest.mark.parametrize("cell", ["lstm", "gru"])
+def test_resets_inside_a_window_are_new_beginnings(cell):
+    """A window with a reset in the middle equals its two halves, the second from zero."""
+    config = make_config(**{"model.cell": cell})
+    state, batch = some_state(config), some_batch(share=1.1)
+    reset = np.zeros((ROWS, STEPS), bool)
+    reset[:, 2] = True
+    key = jax.random.key(0)
+    whole, metrics = one_step(config, state, batch._replace(reset=reset), key)
+    never, at_first = np.zeros((ROWS, 1), bool), np.ones((ROWS, 1), bool)
+
+    def loss(params):
+        total, carry = 0.0, state.carry
+        for part, first in ((slice(0, 2), never), (slice(2, None), at_first)):
+            ids, targets = batch.inputs[:, part], batch.targets[:, part]
+            logits, carry = apply(config, params, ids, carry, first)
+            total += cross_entropy(logits, targets).sum()
+        return total / batch.mask.sum(), carry
+
+    (expected, carry), gradient = jax.jit(jax.value_and_grad(loss, has_aux=True))(
+        state.params
+    )
+    assert float(metrics["loss"]) == pytest.approx(float(expected), rel=1e-5)
+    assert_close(whole.carry, carry, 1e-5)
+    norm = optax.tree.norm(gradient)
+    assert float(metrics["grad_norm"]) == pytest.approx(float(norm), rel=1e-4)
+
+
+def test_after_a_skipped_update_rows_with_any_reset_begin_from_zero():
+    config = make_config(**{"optimizer.skip_norm": 1e-9})
+    state, reset = some_state(config), np.zeros((ROWS, STEPS), bool)
+    reset[1, 0] = reset[2, 3] = reset[3, -1] = True
+    after, metrics = one_step(
+        config, state, some_batch()._replace(reset=reset), jax.random.key(1)
+    )
+    assert bool(metrics["skipped"])
+    for new, old in zip(
+        jax.tree.leaves(after.carry), jax.tree.leaves(state.carry), strict=True
+    ):
+        np.testing.assert_array_equal(new[:, 1:4], 0)
+        np.testing.assert_array_equal(new[:, 4:], old[:, 4:])

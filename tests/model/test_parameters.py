@@ -1,0 +1,150 @@
+"""The table of parameters, and a cell whose recurrence is its own."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from charjax.config.schema import Config, ModelConfig
+from charjax.model import network, parameters
+from charjax.model.cells import Cell, HiddenState, cell_named, names
+from charjax.model.network import apply, init, initial_carry
+from charjax.model.parameter import layer
+from charjax.model.recurrence import plain
+from charjax.model.recurrence.choose import choose
+
+VOCAB = 7
+
+
+def model(cell="lstm", embedding=None):
+    return ModelConfig(cell=cell, num_layers=3, hidden_size=8, embedding_size=embedding)
+
+
+@pytest.mark.parametrize("cell", names())
+@pytest.mark.parametrize("embedding", [None, 5])
+def test_the_table_is_the_parameters(cell, embedding):
+    config = Config(model=model(cell, embedding))
+    params = init(config, VOCAB, jax.random.key(0))
+    table = parameters.table(config.model, VOCAB)
+    shapes = jax.tree.map(lambda parameter: parameter.shape, table)
+    assert jax.tree.map(lambda leaf: leaf.shape, params) == shapes
+    assert parameters.vocab_size(params) == VOCAB
+    decaying = parameters.decaying(config.model)
+    assert jax.tree.structure(decaying) == jax.tree.structure(params)
+    for group, members in params.items():
+        for name, leaf in members.items():
+            axes = parameters.matrix_axes(config.model)[group][name]
+            one_hot = embedding is None and group == "first" and name == "kernel_x"
+            inside = group in ("first", "rest") and name.startswith("kernel")
+            if not inside or one_hot:
+                assert axes is None
+            else:
+                assert axes == (leaf.ndim - 3, leaf.ndim - 1)
+            assert decaying[group][name] == (not name.startswith("bias"))
+
+
+@pytest.mark.parametrize("embedding", [None, 5])
+def test_operands_are_rounded_once_and_nothing_else_is(embedding):
+    config = Config(model=model(embedding=embedding))
+    params = init(config, VOCAB, jax.random.key(0))
+    rounded = parameters.as_operands(config.model, params, "bfloat16")
+    found = {
+        f"{group}/{name}"
+        for group, members in rounded.items()
+        for name, leaf in members.items()
+        if leaf.dtype == jnp.bfloat16
+    }
+    expected = {"first/kernel_h", "rest/kernel_x", "rest/kernel_h", "head/kernel"}
+    assert found == expected | ({"first/kernel_x"} if embedding else set())
+
+
+def test_arrays_like_parameters_are_known_by_their_names_at_any_depth():
+    table = parameters.table(model(), VOCAB)
+    tree = {"a": [{"rest": {"bias": 1}}, {"count": 2, "rest": {"other": 3}}]}
+    found = parameters.with_parameters(
+        lambda parameter, leaf: (parameter and parameter.role, leaf), table, tree
+    )
+    assert found["a"][0]["rest"]["bias"] == ("vector", 1)
+    assert found["a"][1] == {"count": (None, 2), "rest": {"other": (None, 3)}}
+
+
+def test_the_choice_is_told_the_platform_and_asks_nobody(monkeypatch):
+    monkeypatch.setattr(jax, "default_backend", lambda: pytest.fail("asked"))
+    monkeypatch.setattr(jax, "devices", lambda: pytest.fail("asked"))
+    chosen = {
+        (platform, devices): choose(
+            platform, model(), (32, 64), "float32", {"data": devices, "model": 1}
+        )
+        for platform in ("cpu", "gpu", "tpu")
+        for devices in (1, 8)
+    }
+    assert {choice.name for choice in chosen.values()} == {"scan"}
+    layouts = {place: choice.layout for place, choice in chosen.items()}
+    assert layouts["gpu", 1] == layouts["tpu", 8] == layouts["gpu", 8]
+    assert len({layouts["cpu", 1], layouts["cpu", 8], layouts["gpu", 1]}) == 3
+    assert all(choice.reason for choice in chosen.values())
+
+
+# A minimal gated unit (Zhou et al. 2016) whose gate comes before its second product.
+
+
+def gated_parameters(config, width, one_hot):
+    return layer(2, config.hidden_size, width, one_hot, bias=0.0)
+
+
+def gated_run(cell, dtype, layer, inputs, state, reset=None, length=None, layout=None):
+    kernel = layer["kernel_h"].astype(dtype)
+    xs = jnp.tensordot(inputs.astype(dtype), layer["kernel_x"].astype(dtype), 1)
+
+    def step(state, given):
+        x, asked = given
+        h = plain.zeroed(state, asked).h
+        x = x + layer["bias"]
+        f = jax.nn.sigmoid(x[:, 0] + h @ kernel[:, 0])
+        new = jnp.tanh(x[:, 1] + (f * h) @ kernel[:, 1])
+        h = (1 - f) * h + f * new
+        return HiddenState(h), h
+
+    state, hidden = jax.lax.scan(step, state, (xs, reset))
+    return hidden, state
+
+
+GATED = Cell(
+    gates=("forget", "new"),
+    state=HiddenState,
+    parameters=gated_parameters,
+    step=lambda *_: pytest.fail("the cell has a recurrence of its own"),
+    run=gated_run,
+    takes_ids=False,
+)
+
+
+@pytest.mark.parametrize("embedding", [None, 5])
+def test_a_cell_may_bring_its_own_recurrence(monkeypatch, embedding):
+    def named(name):
+        return GATED if name == "rnn" else cell_named(name)
+
+    for module in (parameters, network):
+        monkeypatch.setattr(module, "cell_named", named)
+    config = Config(model=model("rnn", embedding))
+    params = init(config, VOCAB, jax.random.key(0))
+    assert params["rest"]["kernel_h"].shape == (2, 8, 2, 8)
+    ids = np.random.default_rng(0).integers(VOCAB, size=(3, 6))
+    carry = initial_carry(config, 3)
+    together, last = apply(config, params, ids, carry)
+    reset = np.zeros((3, 6), bool)
+    reset[1, 3] = True
+    begun, _ = apply(config, params, ids, carry, reset)
+    alone = []
+    for t in range(6):
+        logits, carry = apply(config, params, ids[:, t : t + 1], carry)
+        alone.append(logits)
+    np.testing.assert_allclose(together, jnp.concatenate(alone, 1), atol=1e-5)
+    np.testing.assert_allclose(last.h, carry.h, atol=1e-5)
+    np.testing.assert_allclose(begun[0], together[0], atol=1e-6)
+    fresh, _ = apply(config, params, ids[:, 3:], initial_carry(config, 3))
+    np.testing.assert_allclose(begun[1, 3:], fresh[1], atol=1e-5)
+    gradient = jax.grad(
+        lambda params: apply(config, params, ids, initial_carry(config, 3))[0][..., 0].sum()
+    )(params)
+    assert all(leaf.any() for leaf in jax.tree.leaves(gradient))
