@@ -64,7 +64,7 @@ def _parsed(arguments: list[str]) -> Any:
     subcommands = []
     for each, command in known.items():
         first_line = inspect.cleandoc(command.Options.__doc__).partition("\n")[0]
-        shown = {"default": command.Options(), "description": first_line}
+        shown: dict[str, Any] = {"description": first_line}
         if each == name:
             shown = _defaults(command, arguments[1:])
         subcommand = tyro.conf.subcommand(each, **shown)
@@ -82,6 +82,6 @@ def _defaults(command: ModuleType, arguments: list[str]) -> dict[str, Any]:
     """What a command's options are where they are not given, and its description."""
     description = inspect.cleandoc(command.Options.__doc__)
     if not hasattr(command, "defaults"):
-        return {"default": command.Options(), "description": description}
+        return {"description": description}
     default, note = command.defaults(arguments)
     return {"default": default, "description": f"{description}\n\n{note}"}

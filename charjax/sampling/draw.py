@@ -207,8 +207,8 @@ def sample(
     if ids.shape[1] == 0:
         raise InputError("prime_ids is empty: sample needs at least one id to go on from.")
     if options is None:
-        numbers: Any = temperature
-        options = _unflatten((top_k,), [numbers])
+        numbers, structure = jax.tree.flatten(SamplingOptions(top_k=top_k))
+        options = jax.tree.unflatten(structure, [temperature, *numbers[1:]])
     state = start(config, jnp.zeros((vocab_size(params),)), ids.shape[0])
     lengths = jnp.full((ids.shape[0],), ids.shape[1], jnp.int32)
     state = prefill(config, params, state, ids, lengths, recurrence)

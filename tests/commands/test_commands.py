@@ -324,7 +324,7 @@ def test_a_new_command_is_one_file(tmp_path, monkeypatch, capsys):
         "@dataclass(frozen=True)\n"
         "class Options:\n"
         "    '''Greet someone.'''\n"
-        "    whom: str = 'all'\n"
+        "    whom: str\n"
         "    '''Whom to greet.'''\n"
         "def run(options, signals):\n"
         "    print(f'hello {options.whom}')\n"
