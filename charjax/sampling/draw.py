@@ -7,7 +7,7 @@ chunks, and a row does not depend on the rows beside it.
 """
 
 import dataclasses
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -208,7 +208,8 @@ def sample(
         raise InputError("prime_ids is empty: sample needs at least one id to go on from.")
     if options is None:
         numbers, structure = jax.tree.flatten(SamplingOptions(top_k=top_k))
-        options = jax.tree.unflatten(structure, [temperature, *numbers[1:]])
+        numbers = [temperature, *numbers[1:]]
+        options = cast(SamplingOptions, jax.tree.unflatten(structure, numbers))
     state = start(config, jnp.zeros((vocab_size(params),)), ids.shape[0])
     lengths = jnp.full((ids.shape[0],), ids.shape[1], jnp.int32)
     state = prefill(config, params, state, ids, lengths, recurrence)
