@@ -159,15 +159,13 @@ def apply(
       ids: symbol ids `[b, t]`, an integer type.
       carry: recurrent state before the first step, leaves `[l, b, h]`
         (`initial_carry(config, b)` to begin with).
-      reset: `[b, t]` bool, where the state becomes zero before a step, or `[b, 1]` where
-        only the first step can ask for it, which costs nothing in the loop.
+      reset: where the state becomes zero before a step, `[b, t]` bool; `[b, 1]` where only
+        the first step can ask, which costs nothing in the loop.
       key: PRNG key of the dropout; None drops nothing.
       length: `[b]` int32, at least 1: rows whose state stays what it was after so many
         steps, for texts of different lengths. Forward only.
-      dropout: the share to drop, instead of `model.dropout`. Where that is 0 nothing is
-        dropped, whatever is given here.
-      recurrence: the implementation of the recurrence; None is the one for the default
-        device.
+      dropout: the share to drop, instead of a `model.dropout` that is not 0.
+      recurrence: its implementation; None is the one for the default device.
 
     Returns:
       Logits `[b, t, v]` float32 (natural log, not normalised), or with `length` those of
@@ -182,36 +180,25 @@ def apply(
     >>> logits.shape, carry.h.shape
     ((1, 3, 65), (2, 1, 16))
     """
-    inside = None
     if reset is not None and reset.shape[1] == 1:
-        carry = with_reset(carry, reset[:, 0])
-    elif reset is not None:
-        inside = jnp.asarray(reset).T
+        carry, reset = with_reset(carry, reset[:, 0]), None
     if recurrence is None:
         recurrence = _for_default_device(config, ids.shape)
-    module = Network(
-        config.model, parameters.vocab_size(params), config.train.precision, recurrence
-    )
+    vocab_size, model = parameters.vocab_size(params), config.model
+    module = Network(model, vocab_size, config.train.precision, recurrence)
     drops = None
-    if key is not None and config.model.dropout > 0:
-        drops = (config.model.dropout if dropout is None else dropout), key
+    if key is not None and model.dropout > 0:
+        drops = (model.dropout if dropout is None else dropout), key
     logits, carry = module.apply(
-        {"params": params},
-        jnp.asarray(ids, jnp.int32).T,
-        carry,
-        inside,
-        None if length is None else jnp.asarray(length),
-        drops,
+        *({"params": params}, jnp.asarray(ids, jnp.int32).T, carry),
+        reset=None if reset is None else jnp.asarray(reset).T,
+        length=None if length is None else jnp.asarray(length),
+        dropout=drops,
     )
     return logits if length is not None else logits.transpose(1, 0, 2), carry
 
 
 def _for_default_device(config: Config, shape: tuple[int, ...]) -> Recurrence:
+    platform, mesh = jax.default_backend(), {"devices": jax.device_count()}
     rows, steps = shape
-    return choose(
-        jax.default_backend(),
-        config.model,
-        (rows, steps),
-        config.train.precision,
-        {"devices": jax.device_count()},
-    )
+    return choose(platform, config.model, (rows, steps), config.train.precision, mesh)

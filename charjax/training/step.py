@@ -62,17 +62,7 @@ def train_step(
     """
     values = Hyperparameters.of(config) if hyperparameters is None else hyperparameters
     key = jax.random.fold_in(key, state.step)
-
-    def loss_sum(params: Params, batch: Batch, carry: Any, key: Array) -> tuple[Array, Any]:
-        logits, carry = apply(
-            *(config, params, batch.inputs, carry, batch.reset, key),
-            dropout=values.dropout,
-            recurrence=recurrence,
-        )
-        nats = cross_entropy(logits, batch.targets)
-        return jnp.where(batch.mask, nats, 0.0).sum(), carry
-
-    gradient = jax.value_and_grad(loss_sum, has_aux=True)
+    gradient = _gradient(config, values, recurrence)
     (loss, carry), grads = _in_parts(gradient, config, state, batch, key, gather)
     characters = batch.mask.sum()
     count = jnp.maximum(characters, 1).astype(jnp.float32)
@@ -94,6 +84,23 @@ def train_step(
         "learning_rate": jnp.asarray(rate, jnp.float32),
     }
     return _unless(skipped, after, state, batch, follows=optimizer is None), metrics
+
+
+def _gradient(
+    config: Config, values: Hyperparameters, recurrence: Recurrence | None
+) -> Any:
+    """(parameters, batch, carry, key) -> nats of the batch and carry after, gradients."""
+
+    def nats(params: Params, batch: Batch, carry: Any, key: Array) -> tuple[Array, Any]:
+        logits, carry = apply(
+            *(config, params, batch.inputs, carry, batch.reset, key),
+            dropout=values.dropout,
+            recurrence=recurrence,
+        )
+        nats = cross_entropy(logits, batch.targets)
+        return jnp.where(batch.mask, nats, 0.0).sum(), carry
+
+    return jax.value_and_grad(nats, has_aux=True)
 
 
 def _in_parts(
