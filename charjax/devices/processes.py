@@ -1,6 +1,7 @@
 """Several processes that train one model: how they meet, agree and stop together.
 
-JAX's own runtime does the work; alone, every function here does next to nothing.
+JAX's own runtime does the work. In a single process every function here does next to
+nothing.
 """
 
 import contextlib
@@ -21,15 +22,15 @@ from jax.experimental import multihost_utils
 
 from charjax.errors import InputError
 
-# Seconds to wait for the others at the start, and for a sign of life from each later on.
+# Seconds to wait for the others at the start, and later for a sign of life from each.
 TIMEOUT = 120
 SILENCE = 60
 
-# Seconds after which a person is told that the others keep this process waiting.
+# Seconds after which a warning says that the others keep this process waiting.
 _PATIENCE = 20
 
-# Bytes of an error's message that the other processes are told.
-_TOLD = 1000
+# Bytes of an error's message that reach the other processes.
+_MESSAGE_BYTES = 1000
 
 
 def join(how: str) -> Callable[[], None]:
@@ -43,14 +44,14 @@ def join(how: str) -> Callable[[], None]:
     Returns what makes SIGTERM a notice to all of them, for `preemption`. Until that is
     called it does what it did before.
 
-    Raises InputError for anything else, and where the processes have not as many devices
-    each. Where the others do not answer within `TIMEOUT` seconds it says so and ends this
-    process with 2: JAX's own runtime, which would end it too, says it with a stack trace.
-    Nothing may have asked JAX for devices before.
+    Raises InputError for anything else, and where the processes differ in their number of
+    devices. Where the others do not answer within `TIMEOUT` seconds it says so and ends
+    this process with 2; JAX's own runtime would end it with a stack trace. Nothing may
+    have asked JAX for devices before.
     """
     if how == "off":
         return lambda: None
-    # Without it nobody could be told of a preemption.
+    # Without it no process would learn of a preemption.
     jax.config.update("jax_enable_preemption_service", True)
     options: dict[str, Any] = {
         "initialization_timeout": 2 * TIMEOUT,
@@ -92,11 +93,10 @@ def _meet() -> None:
         counts[device.process_index] += 1
     if len(set(counts)) > 1:
         raise InputError(
-            f"the processes have {', '.join(map(str, counts))} devices: give each of them "
-            "as many."
+            f"the processes have {', '.join(map(str, counts))} devices: give each the same "
+            "number."
         )
-    # They meet for the first time now, while all are at the same place: for a first
-    # meeting gloo does not wait for long.
+    # Now, while all are at the same place: gloo does not wait long for a first meeting.
     with all_or_none():
         pass
 
@@ -193,12 +193,12 @@ def all_or_none() -> Iterator[None]:
         error = raised
     message = "" if error is None else str(error) or type(error).__name__
     reason = message.encode(errors="backslashreplace")
-    own = np.frombuffer(reason[:_TOLD].ljust(_TOLD, b"\0"), np.uint8)
+    own = np.frombuffer(reason[:_MESSAGE_BYTES].ljust(_MESSAGE_BYTES, b"\0"), np.uint8)
     found = np.asarray(multihost_utils.process_allgather(own))
     if error is not None:
         raise error
-    for index, told in enumerate(found):
-        if words := told.tobytes().rstrip(b"\0").decode(errors="replace"):
+    for index, padded in enumerate(found):
+        if words := padded.tobytes().rstrip(b"\0").decode(errors="replace"):
             raise InputError(f"process {index} was refused: {words}")
 
 
@@ -246,7 +246,7 @@ def check_agreement(digests: Mapping[str, str]) -> None:
 
 @contextlib.contextmanager
 def watched() -> Iterator[Callable[[], AbstractContextManager[None]]]:
-    """A context for what waits for the other processes; it tells when that takes long.
+    """A context for what waits for the other processes; it warns when that takes long.
 
     Where one of them died, the runtime may leave the others waiting until `SILENCE`
     seconds have passed, and then ends them with a report of its own.
@@ -267,12 +267,12 @@ def watched() -> Iterator[Callable[[], AbstractContextManager[None]]]:
             since = None
 
     def watch() -> None:
-        told = None
+        warned = None
         while not over.wait(1):
             began = since
-            if began in (None, told) or time.monotonic() - began < _PATIENCE:
+            if began in (None, warned) or time.monotonic() - began < _PATIENCE:
                 continue
-            told = began
+            warned = began
             print(
                 f"warning: no step has ended for {_PATIENCE} seconds: if another process "
                 f"died, this one ends {SILENCE} seconds after its last sign of life; start "
@@ -299,17 +299,17 @@ def preemption(
     """A `stop` for `fit`: True at the step on which all processes agree after one of them
     was asked to end: by SIGTERM, the cluster's own notice, or `interrupted` saying so.
     `heed_notices` is what `join` returned."""
-    asked, told = 0, False
+    asked, passed_on = 0, False
 
     def stop() -> bool:
-        nonlocal asked, told
+        nonlocal asked, passed_on
         if not asked:
             heed_notices()
         asked += 1
-        if interrupted() and not told:
+        if interrupted() and not passed_on:
             # What the runtime takes for a notice.
             signal.raise_signal(signal.SIGTERM)
-            told = True
+            passed_on = True
         return multihost_utils.reached_preemption_sync_point(asked)
 
     return stop

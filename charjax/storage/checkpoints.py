@@ -30,8 +30,8 @@ class Checkpoints:
     """The checkpoints in one directory.
 
     A step holds named items (pytrees of arrays, each readable without the others) and a
-    record: a dictionary of JSON values. Damaged steps are never read; `warn` is told of
-    each that is passed over. The steps in `sound` are known not to be damaged. Of several
+    record: a dictionary of JSON values. Damaged steps are never read; `warn` is
+    called with a message for each that is passed over. The steps in `sound` are known not to be damaged. Of several
     processes each reads for itself.
 
     Raises InputError if there is no such directory.

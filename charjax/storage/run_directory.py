@@ -31,7 +31,7 @@ FIXED_AT_START = frozenset({"optimizer.schedule_steps", "optimizer.epoch_steps"}
 
 
 def holds_run(workdir: Path) -> bool:
-    """Whether a run was begun in this directory."""
+    """Whether this directory holds a run."""
     try:
         return (workdir / CONFIG).exists() or (workdir / CHECKPOINTS).exists()
     except OSError as error:
@@ -41,7 +41,7 @@ def holds_run(workdir: Path) -> bool:
 
 
 def read_config(workdir: Path) -> Config:
-    """The config the run in `workdir` was begun with.
+    """The config with which the run in `workdir` began.
 
     Raises InputError if `config.json` is absent, damaged or not a config.
     """
@@ -64,7 +64,7 @@ def make_directory(path: Path) -> None:
     path = path.absolute()
     path.mkdir(parents=True, exist_ok=True)
     for parent in path.parents:
-        # Those above may be another's, where it is not ours to ask.
+        # Those above may belong to somebody else, who does not let us.
         with contextlib.suppress(OSError):
             sync(parent)
 

@@ -2,7 +2,8 @@
 
 A step is a folder with one folder for each item and one for its record. It is written as
 `N.saving`, sealed with a manifest (`manifest.py`), and only then named `N`: a step that
-has its name was written to the end, and whether it still is what was written can be told.
+has its name was written to the end, and its manifest shows whether it still is what was
+written.
 """
 
 import json
