@@ -6,14 +6,13 @@ nothing.
 
 import contextlib
 import ctypes
+import hashlib
 import os
 import signal
 import socket
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager
 from typing import Any
 
 import jax
@@ -228,14 +227,14 @@ def leaving_together(*errors: type[Exception]) -> Iterator[None]:
     wait("left")
 
 
-def check_agreement(digests: Mapping[str, str]) -> None:
-    """Refuses processes that do not agree; `digests` maps what it is about to a
-    hexadecimal digest of it."""
+def check_agreement(values: Mapping[str, str]) -> None:
+    """Refuses processes that do not agree; `values` maps what it is about to any text."""
     if jax.process_count() == 1:
         return
-    own = np.array([[int(text[:7], 16) for text in digests.values()]], np.int32)
+    hashes = [hashlib.sha256(value.encode()).digest()[:4] for value in values.values()]
+    own = np.frombuffer(b"".join(hashes), np.int32)[None]
     found = np.asarray(multihost_utils.process_allgather(own, tiled=True))
-    for column, what in enumerate(digests):
+    for column, what in enumerate(values):
         differing = np.flatnonzero(found[:, column] != found[0, column])
         if len(differing):
             raise InputError(
@@ -245,47 +244,27 @@ def check_agreement(digests: Mapping[str, str]) -> None:
 
 
 @contextlib.contextmanager
-def watched() -> Iterator[Callable[[], AbstractContextManager[None]]]:
-    """A context for what waits for the other processes; it warns when that takes long.
+def warning_of_silence() -> Iterator[None]:
+    """For what waits for the other processes: a warning where that takes long.
 
     Where one of them died, the runtime may leave the others waiting until `SILENCE`
     seconds have passed, and then ends them with a report of its own.
     """
     if jax.process_count() == 1:
-        yield contextlib.nullcontext
+        yield
         return
-    since: float | None = None
-    over = threading.Event()
-
-    @contextlib.contextmanager
-    def waiting() -> Iterator[None]:
-        nonlocal since
-        since = time.monotonic()
-        try:
-            yield
-        finally:
-            since = None
-
-    def watch() -> None:
-        warned = None
-        while not over.wait(1):
-            began = since
-            if began in (None, warned) or time.monotonic() - began < _PATIENCE:
-                continue
-            warned = began
-            print(
-                f"warning: no step has ended for {_PATIENCE} seconds: if another process "
-                f"died, this one ends {SILENCE} seconds after its last sign of life; start "
-                "all of them again, and the run goes on from its last checkpoint.",
-                file=sys.stderr,
-                flush=True,
-            )
-
-    threading.Thread(target=watch, daemon=True).start()
+    line = (
+        f"warning: no step has ended for {_PATIENCE} seconds: if another process died, "
+        f"this one ends {SILENCE} seconds after its last sign of life; start all of them "
+        "again, and the run goes on from its last checkpoint."
+    )
+    timer = threading.Timer(_PATIENCE, print, [line], {"file": sys.stderr, "flush": True})
+    timer.daemon = True
+    timer.start()
     try:
-        yield waiting
+        yield
     finally:
-        over.set()
+        timer.cancel()
 
 
 def is_lost_process(error: BaseException) -> bool:

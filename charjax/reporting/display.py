@@ -5,8 +5,9 @@ characters are spelt out, and a terminal that has gone away is ignored.
 """
 
 import contextlib
+import io
 import unicodedata
-from types import TracebackType
+from typing import Any, TextIO
 
 _BIDIRECTIONAL = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 
@@ -16,55 +17,55 @@ class Display:
 
     def draw(self, share: float, far: str, rest: str) -> None:
         """Show how far things are: a share from 0 to 1, the same in words, and the rest."""
-        with contextlib.suppress(OSError, ValueError):
-            self._draw(min(share, 1.0), far, rest)
 
     def message(self, text: str) -> None:
         """Print text of any kind above what is drawn."""
-        with contextlib.suppress(OSError, ValueError):
-            self._print(text)
 
     def __enter__(self) -> "Display":
-        with contextlib.suppress(OSError, ValueError):
-            self._start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: Any) -> None:
+        pass
+
+
+class Lenient(io.TextIOBase):
+    """A stream that drops what it cannot encode or no longer take."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    @property
+    def encoding(self) -> str:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return self._stream.encoding or "ascii"
+
+    def write(self, text: str) -> int:
         with contextlib.suppress(OSError, ValueError):
-            self._stop()
+            self._stream.write(text.encode(self.encoding, "replace").decode(self.encoding))
+        return len(text)
 
-    def _start(self) -> None:
-        pass
+    def flush(self) -> None:
+        with contextlib.suppress(OSError, ValueError):
+            self._stream.flush()
 
-    def _draw(self, share: float, far: str, rest: str) -> None:
-        pass
+    def isatty(self) -> bool:
+        with contextlib.suppress(ValueError):
+            return self._stream.isatty()
+        return False
 
-    def _print(self, text: str) -> None:
-        pass
-
-    def _stop(self) -> None:
-        pass
+    def fileno(self) -> int:
+        return self._stream.fileno()
 
 
-def printable(text: str, encoding: str | None = "utf-8") -> str:
+def printable(text: str) -> str:
     """Text that is safe to show: line ends and tabs stay, other controls are spelt out.
 
     >>> print(printable("a\\x1b[31m \\x00"))
     a\\x1b[31m \\x00
-    >>> printable("naïve", "ascii")
-    'na?ve'
     """
-    shown = "".join(
+    return "".join(
         c.encode("unicode_escape").decode()
         if c not in "\n\t"
         and (unicodedata.category(c) in ("Cc", "Cs", "Zl", "Zp") or c in _BIDIRECTIONAL)
         else c
         for c in text.replace("\r\n", "\n")
     )
-    encoding = encoding or "ascii"
-    return shown.encode(encoding, "replace").decode(encoding)

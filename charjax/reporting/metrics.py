@@ -4,7 +4,6 @@ import json
 import math
 import os
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from charjax.errors import InputError
@@ -33,12 +32,6 @@ class MetricsFile:
         self._flush()
         os.fsync(self._file.fileno())
 
-    def close(self) -> None:
-        try:
-            self._flush()
-        finally:
-            self._file.close()
-
     def _flush(self) -> None:
         while self._waiting:
             self._waiting = self._waiting[self._file.write(self._waiting) :]
@@ -46,18 +39,15 @@ class MetricsFile:
     def __enter__(self) -> "MetricsFile":
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: object, error: object, traceback: object) -> None:
         try:
-            self.close()
+            self._flush()
         except OSError:
             # Not in place of the error that is on its way.
-            if kind is None:
+            if error is None:
                 raise
+        finally:
+            self._file.close()
 
 
 def read(path: Path) -> list[dict[str, Any]]:

@@ -13,7 +13,7 @@ class Notebook(Display):
     _handle: Any = None
     _drawn = -1.0
 
-    def _draw(self, share: float, far: str, rest: str) -> None:
+    def draw(self, share: float, far: str, rest: str) -> None:
         from IPython.display import HTML, display  # pyright: ignore[reportMissingImports]
 
         now = time.monotonic()
@@ -29,6 +29,6 @@ class Notebook(Display):
         else:
             self._handle.update(picture)
 
-    def _print(self, text: str) -> None:
+    def message(self, text: str) -> None:
         # A notebook shows standard error as if something had gone wrong.
         print(printable(text), flush=True)

@@ -8,8 +8,9 @@
 6. the end: last checkpoint on disk, test split, picture
 """
 
+import contextlib
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,11 +23,11 @@ from charjax.errors import Diverged
 from charjax.language_model import LanguageModel
 from charjax.reporting.progress import reading
 from charjax.reporting.report import Report, open_report
-from charjax.run import agreement
+from charjax.run.directory import locked, opened
 from charjax.run.introduction import how_to_train_longer, introduction
-from charjax.run.loop import is_over, loop, score_test
-from charjax.run.opened import Run, locked, opened
-from charjax.run.plan import plan
+from charjax.run.loop import is_over, loop
+from charjax.run.plan import Plan, check_agreement, plan
+from charjax.run.run import Run, score_test
 from charjax.run.start import first_state
 from charjax.storage import run_directory
 from charjax.storage.record import Standing
@@ -111,49 +112,52 @@ def fit(
     # Nobody writes before all have looked, and found the same.
     with processes.all_or_none(), reading(quiet) as watch:
         planned = plan(config, workdir, text, fresh, strict, watch, optimizer)
-    agreement.check_plan(planned)
+    check_agreement(planned)
     with processes.leaving_together(Diverged), locked(planned):
         with processes.all_or_none(), reading(quiet) as watch:
             corpus = load_corpus(planned.surveyed, watch)
         too_large = memory.explain_shortage(_too_large(planned.config))
-        with opened(planned, corpus) as run, too_large:
-            state, standing = first_state(run)
-            if run.own_workdir is not None:
-                # A resumed run's length may be new; written once it is known to go on.
-                run_directory.write_config(run.own_workdir, run.config)
-            first = int(state.step)
-            with open_report(run.own_workdir, first, planned.total, quiet) as report:
-                for line in introduction(run, first):
-                    report.message(line)
-                return _train(run, state, standing, report, stop)
+        with opened(planned) as saver, too_large:
+            state, standing = first_state(planned, saver)
+            with _reported(planned, int(state.step), quiet) as report:
+                run = Run(planned, corpus, saver, report)
+                return _train(run, state, standing, stop)
+
+
+@contextlib.contextmanager
+def _reported(planned: Plan, first: int, quiet: bool) -> Iterator[Report]:
+    """The report of a run that goes on after step `first`; one process writes its files."""
+    workdir = planned.workdir if processes.is_first() else None
+    if workdir is not None:
+        # A resumed run's length may be new; written once it is known to go on.
+        run_directory.write_config(workdir, planned.config)
+    with open_report(workdir, first, planned.total, quiet) as report:
+        yield report
 
 
 def _train(
-    run: Run,
-    state: TrainState,
-    standing: Standing,
-    report: Report,
-    stop: Callable[[], bool],
+    run: Run, state: TrainState, standing: Standing, stop: Callable[[], bool]
 ) -> FitResult:
-    config, total, first = run.config, run.plan.total, int(state.step)
-    if is_over(config, total, first, standing):
-        early = "early " if first < total else ""
-        report.message(
-            f"this run ended {early}at step {first:,}; {how_to_train_longer(config)}"
-        )
+    first = int(state.step)
+    for line in introduction(run, first):
+        run.report.message(line)
+    if is_over(run, first, standing):
+        early = "early " if first < run.plan.total else ""
+        remedy = how_to_train_longer(run.config)
+        run.report.message(f"this run ended {early}at step {first:,}; {remedy}")
     else:
         if first > 0:
-            report.message(f"resuming at step {first:,}")
-        state, standing = loop(run, state, standing, report, stop)
-    if is_over(config, total, int(state.step), standing):
-        score_test(run, state, report)
+            run.report.message(f"resuming at step {first:,}")
+        state, standing = loop(run, state, standing, stop)
+    if is_over(run, int(state.step), standing):
+        score_test(run, state)
     return FitResult(
         state=state,
         vocabulary=run.corpus.text.vocabulary,
-        history=report.history,
+        history=run.report.history,
         best_loss=standing.best_loss,
         workdir=run.plan.workdir,
-        config=config,
+        config=run.config,
         model=run.model(state),
     )
 

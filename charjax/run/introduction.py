@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import jax
 
 from charjax.config.schema import Config
-from charjax.run.opened import Run
+from charjax.run.run import Run
 
 
 def introduction(run: Run, first: int) -> Iterator[str]:

@@ -11,8 +11,8 @@ import jax
 import optax
 from jax import Array
 
-from charjax.config.schema import Config
-from charjax.devices import memory, placement
+from charjax.config.schema import Config, flatten
+from charjax.devices import memory, placement, processes
 from charjax.devices import mesh as meshes
 from charjax.errors import InputError
 from charjax.language_model import load
@@ -20,6 +20,7 @@ from charjax.model.parameters import Params
 from charjax.model.recurrence.choose import Recurrence
 from charjax.storage import run_directory
 from charjax.storage.checkpoints import Checkpoints
+from charjax.storage.digest import digest
 from charjax.storage.record import Record
 from charjax.storage.record import read as read_record
 from charjax.text import batching
@@ -132,6 +133,14 @@ def plan(
         epoch_steps=epoch_steps,
         total=total_steps(config, epoch_steps),
     )
+
+
+def check_agreement(plan: Plan) -> None:
+    """Refuses processes that plan different runs."""
+    fields = {name: repr(value) for name, value in flatten(plan.config)}
+    origin = "" if plan.origin is None else digest({"params": plan.origin})
+    text = plan.surveyed.text.fingerprint
+    processes.check_agreement({**fields, "text": text, "model in train.init_from": origin})
 
 
 def _epoch_steps(config: Config, surveyed: Survey) -> int:

@@ -1,6 +1,7 @@
 """The state that training begins with: fresh, from another run, or restored."""
 
 import dataclasses
+from typing import Any
 
 import jax
 import numpy as np
@@ -8,9 +9,9 @@ from jax import Array
 
 from charjax.config.schema import Config
 from charjax.devices import placement, processes
-from charjax.run.opened import Run
-from charjax.run.plan import check_text
+from charjax.run.plan import Plan, check_text
 from charjax.storage.record import Standing, read
+from charjax.storage.saver import Saver
 from charjax.training.state import TrainState
 
 
@@ -20,17 +21,30 @@ def prng_keys(config: Config) -> tuple[Array, Array]:
     return initial, steps
 
 
-def first_state(run: Run) -> tuple[TrainState, Standing]:
+def items(state: TrainState) -> dict[str, Any]:
+    """The items of a checkpoint: all of a state but its step, which is in the name."""
+    names = [field.name for field in dataclasses.fields(state) if field.name != "step"]
+    return {name: getattr(state, name) for name in names}
+
+
+def first_state(plan: Plan, saver: Saver | None) -> tuple[TrainState, Standing]:
     """The state to go on from, and how the run stands there."""
-    newest = None
-    if run.checkpoints is not None and processes.is_first():
-        newest = run.checkpoints.latest()
+    newest = saver.latest() if saver is not None and processes.is_first() else None
     step = processes.from_first(-1 if newest is None else newest)
-    return _restored(run, step) if step >= 0 else (_fresh(run), Standing())
+    if saver is None or step < 0:
+        return _fresh(plan), Standing()
+    record = plan.record
+    if record is None or record.step != step:
+        # A step that was whole but had no name yet when the run was planned.
+        record = read(saver, step)
+        check_text(record, plan.config, saver.directory.parent, plan.surveyed.text)
+    count = placement.put(np.int32(step), plan.sharding.step)
+    restored = saver.restore(step, items(plan.abstract))
+    return TrainState(step=count, **restored), record.standing
 
 
-def _fresh(run: Run) -> TrainState:
-    plan, (key, _) = run.plan, prng_keys(run.config)
+def _fresh(plan: Plan) -> TrainState:
+    key, _ = prng_keys(plan.config)
     if plan.mesh.size > 1 and jax.default_backend() == "cpu":
         # Each of several CPU devices would do all the work, on the same cores.
         state = placement.put(jax.jit(plan.make)(key), plan.sharding)
@@ -40,19 +54,3 @@ def _fresh(run: Run) -> TrainState:
         return state
     params = placement.put(plan.origin, plan.sharding.params)
     return dataclasses.replace(state, params=params)
-
-
-def _restored(run: Run, step: int) -> tuple[TrainState, Standing]:
-    plan, record = run.plan, run.plan.record
-    assert run.checkpoints is not None and plan.workdir is not None
-    if record is None or record.step != step:
-        # A step that was whole but had no name yet when the run was planned.
-        record = read(run.checkpoints, step)
-        check_text(record, run.config, plan.workdir, run.corpus.text)
-    target = plan.abstract
-    items = run.checkpoints.restore(
-        step,
-        {"params": target.params, "opt_state": target.opt_state, "carry": target.carry},
-    )
-    count = placement.put(np.int32(step), plan.sharding.step)
-    return TrainState(step=count, **items), record.standing

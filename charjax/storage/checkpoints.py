@@ -30,23 +30,16 @@ class Checkpoints:
     """The checkpoints in one directory.
 
     A step holds named items (pytrees of arrays, each readable without the others) and a
-    record: a dictionary of JSON values. Damaged steps are never read; `warn` is
-    called with a message for each that is passed over. The steps in `sound` are known not to be damaged. Of several
+    record: a dictionary of JSON values. Damaged steps are never read; a warning tells of
+    each that is passed over. The steps in `sound` are known not to be damaged. Of several
     processes each reads for itself.
 
     Raises InputError if there is no such directory.
     """
 
-    def __init__(
-        self,
-        directory: Path,
-        *,
-        sound: Iterable[int] = (),
-        warn: Callable[[str], None] | None = None,
-    ) -> None:
+    def __init__(self, directory: Path, *, sound: Iterable[int] = ()) -> None:
         # Orbax wants absolute paths.
         self.directory = Path(directory).absolute()
-        self._warn = _to_standard_error if warn is None else warn
         self._damage: dict[int, str | None] = dict.fromkeys(sound)
         if not self.directory.exists():
             raise InputError(
@@ -154,7 +147,7 @@ class Checkpoints:
                 f"a copy, delete them, or leave --strict out to go on from step {latest}."
             )
         for step, reason in damaged.items():
-            self._warn(
+            warn(
                 f"checkpoint step {step} in {self.directory} is damaged ({reason}); "
                 f"step {latest} is the newest that is not"
             )
@@ -218,7 +211,8 @@ class Checkpoints:
         )
 
 
-def _to_standard_error(message: str) -> None:
+def warn(message: str) -> None:
+    """Tells a person of what does not stop the work."""
     print(f"warning: {message}", file=sys.stderr)
 
 

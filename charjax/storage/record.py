@@ -1,7 +1,11 @@
 """What a checkpoint says of itself, so that it can be read without anything else."""
 
+import contextlib
 import dataclasses
+import functools
+import importlib.metadata
 import math
+import platform
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -70,6 +74,17 @@ class Record:
             "versions": self.versions,
             "optimizer": self.optimizer,
         }
+
+
+@functools.cache
+def versions() -> dict[str, str]:
+    """The versions of Python and of the packages that decide what a run computes."""
+    packages = ("charjax", "jax", "flax", "optax", "orbax-checkpoint", "numpy")
+    found = {"python": platform.python_version()}
+    for package in packages:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found[package] = importlib.metadata.version(package)
+    return found
 
 
 def read(checkpoints: Checkpoints, step: int) -> Record:

@@ -1,16 +1,17 @@
 """Saving checkpoints in the background, while training goes on."""
 
 import contextlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+import functools
+import gc
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 from charjax.devices import processes
 from charjax.storage import arrays, manifest, retention
 from charjax.storage.atomic import sync
-from charjax.storage.checkpoints import Checkpoints
+from charjax.storage.checkpoints import Checkpoints, warn
 from charjax.storage.failures import reason_for
 from charjax.storage.step import FORMAT, RECORD, SAVING
 
@@ -21,24 +22,18 @@ class Saver(Checkpoints):
     The directory is made if need be, and what a killed run left there is tidied up.
     Saving goes on in the background; leaving the context waits for the last save, also
     when an exception is on its way. Damaged steps are never deleted. Among processes that
-    train together all must call `save`, `wait` and `close`; the first one alone renames
+    train together all must call `save` and `wait`; the first one alone renames
     and deletes.
     """
 
-    def __init__(
-        self,
-        directory: Path,
-        *,
-        sound: Iterable[int] = (),
-        warn: Callable[[str], None] | None = None,
-    ) -> None:
+    def __init__(self, directory: Path, *, sound: Iterable[int] = ()) -> None:
         if not directory.exists():
             directory.mkdir(parents=True)
             sync(directory.parent)
-        super().__init__(directory, sound=sound, warn=warn)
+        super().__init__(directory, sound=sound)
         if processes.is_first():
             self._damage |= dict.fromkeys(retention.tidy(self.directory))
-        self._pending: tuple[int, Future[None]] | None = None
+        self._pending: tuple[int, Future[str | None]] | None = None
         self._background = ThreadPoolExecutor(1, "charjax-save")
         self._writer = arrays.writer()
         self.failures = 0
@@ -56,12 +51,17 @@ class Saver(Checkpoints):
         # In every process, though only the first puts the new one in its place.
         self._damage.pop(step, None)
         path, values = self._working(step), {RECORD: {**record, "format": FORMAT}}
-        with self._failing_as_one(step):
+
+        def begin() -> None:
             if processes.is_first():
                 # One that could not be installed: Orbax would refuse to write there.
                 retention.remove(path)
             arrays.begin_writing(self._writer, path, items, values)
-        self._pending = step, self._background.submit(self._finish, step)
+
+        if (reason := _failing(begin)) is not None:
+            raise self._failure(step, reason)
+        finish = functools.partial(self._finish, step)
+        self._pending = step, self._background.submit(_failing, finish)
 
     def poll(self) -> None:
         """Raise OSError if a save has failed meanwhile; return at once."""
@@ -77,17 +77,9 @@ class Saver(Checkpoints):
         if self._pending is None:
             return
         (step, finished), self._pending = self._pending, None
-        with self._failing_as_one(step):
-            finished.result()
+        if (reason := finished.result()) is not None:
+            raise self._failure(step, reason)
         self.failures = 0
-
-    def close(self) -> None:
-        """Wait for the last save and release Orbax's threads."""
-        try:
-            self.wait()
-        finally:
-            self._background.shutdown()
-            self._writer.close()
 
     def _finish(self, step: int) -> None:
         self._writer.wait_until_finished()
@@ -102,7 +94,7 @@ class Saver(Checkpoints):
             self._retire_all_but(step)
         except OSError as error:
             # This step is whole and in its place; the old ones go another time.
-            self._warn(f"an older checkpoint cannot be deleted: {reason_for(error)}")
+            warn(f"an older checkpoint cannot be deleted: {reason_for(error)}")
 
     def _retire_all_but(self, saved: int) -> None:
         """Deletes the steps that are neither just saved, nor the newest, nor the best.
@@ -114,45 +106,52 @@ class Saver(Checkpoints):
             if step not in kept and not self.damage(step):
                 retention.retire(self.path(step))
 
-    @contextlib.contextmanager
-    def _failing_as_one(self, step: int) -> Iterator[None]:
-        """Whatever goes wrong becomes an OSError that says so in one line."""
-        try:
-            yield
-            return
-        except Exception as error:
-            if processes.is_lost_process(error):
-                raise
-            reason = reason_for(error)
+    def _failure(self, step: int, reason: str) -> OSError:
         # A failed save leaves Orbax's threads in an unknown state.
         self._writer = arrays.writer()
         self.failures += 1
+        # What is abandoned would complain when Python ends, past every hook.
+        gc.collect()
         if processes.is_first():
             with contextlib.suppress(OSError):
                 # What it left would take room that the next one needs.
                 retention.remove_unfinished(self.directory)
-        raise OSError(f"checkpoint step {step} was not saved in {self.directory}: {reason}")
+        return OSError(
+            f"checkpoint step {step} was not saved in {self.directory}: {reason}"
+        )
 
     def __enter__(self) -> "Saver":
         return self
 
     def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
+        self, kind: object, error: BaseException | None, traceback: object
     ) -> None:
         if error is not None and processes.is_lost_process(error):
             # A save would wait for that process in vain.
             return
         try:
-            self.close()
+            self.wait()
         except OSError as failure:
             if error is None:
                 raise
             # Not in place of the error that is on its way.
-            self._warn(str(failure))
+            warn(str(failure))
+        finally:
+            self._background.shutdown()
+            self._writer.close()
 
     def _working(self, step: int) -> Path:
         path = self.path(step)
         return path.with_name(path.name + SAVING)
+
+
+def _failing(action: Callable[[], None]) -> str | None:
+    """Why an action fails, in one line; None if it does not."""
+    try:
+        action()
+    except Exception as error:
+        if processes.is_lost_process(error):
+            raise
+        # No more than that, since the traceback keeps abandoned work alive.
+        return reason_for(error)
+    return None

@@ -85,8 +85,8 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     Mutant(
         "the metrics before a step are on the disk before it",
-        "charjax/run/loop.py",
-        "    report.sync()\n",
+        "charjax/run/run.py",
+        "    run.report.sync()\n",
         "",
         "tests/faults/test_power_loss.py",
     ),
@@ -162,22 +162,22 @@ MUTANTS: tuple[Mutant, ...] = (
     # Saves that fail.
     Mutant(
         "training goes on after a save that failed",
-        "charjax/run/loop.py",
-        "if run.checkpoints.failures >= FAILED_SAVES:",
-        "if run.checkpoints.failures >= 1:",
+        "charjax/run/run.py",
+        "if run.saver.failures >= FAILED_SAVES:",
+        "if run.saver.failures >= 1:",
         "tests/faults/test_faults.py -k save_that_fails",
     ),
     Mutant(
         "the third failed save in a row ends the run",
-        "charjax/run/loop.py",
-        "if run.checkpoints.failures >= FAILED_SAVES:",
-        "if run.checkpoints.failures > FAILED_SAVES:",
+        "charjax/run/run.py",
+        "if run.saver.failures >= FAILED_SAVES:",
+        "if run.saver.failures > FAILED_SAVES:",
         "tests/faults/test_faults.py -k fail_in_a_row",
     ),
     Mutant(
         "a save that failed in the background is told of at the next step",
         "charjax/run/loop.py",
-        "_tolerate(run, report, Saver.poll)",
+        "tolerate(run, Saver.poll)",
         "pass",
         "tests/faults/test_disk_faults.py -k told",
     ),
@@ -242,23 +242,22 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "the recurrent state is restored",
         "charjax/run/start.py",
-        "TrainState(step=count, **items)",
-        "TrainState(step=count, **items"
-        ' | {"carry": jax.tree.map(jax.numpy.zeros_like, items["carry"])})',
+        "TrainState(step=count, **restored)",
+        'TrainState(step=count, **restored | {"carry": _fresh(plan).carry})',
         "tests/run/test_determinism.py -k lstm",
     ),
     Mutant(
         "the optimizer's state is restored",
         "charjax/run/start.py",
-        "TrainState(step=count, **items)",
-        'TrainState(step=count, **items | {"opt_state": _fresh(run).opt_state})',
+        "TrainState(step=count, **restored)",
+        'TrainState(step=count, **restored | {"opt_state": _fresh(plan).opt_state})',
         "tests/run/test_determinism.py -k lstm",
     ),
     Mutant(
         "best loss and patience are restored",
         "charjax/run/start.py",
-        "**items), record.standing",
-        "**items), Standing(skipped_updates=record.standing.skipped_updates)",
+        "**restored), record.standing",
+        "**restored), Standing(skipped_updates=record.standing.skipped_updates)",
         "tests/run/test_fit.py -k early_stopping",
     ),
     Mutant(
@@ -321,17 +320,17 @@ MUTANTS: tuple[Mutant, ...] = (
     # The best weights, and early stopping.
     Mutant(
         "the test split is scored with the best weights",
-        "charjax/run/loop.py",
-        'run.checkpoints.resolve("best")',
-        'run.checkpoints.resolve("latest")',
+        "charjax/run/run.py",
+        'run.saver.resolve("best")',
+        'run.saver.resolve("latest")',
         "tests/run/test_fit.py -k test_split",
     ),
     # Signals, pipes and exit codes.
     Mutant(
         "a signal ends the run with a checkpoint",
         "charjax/run/loop.py",
-        "save=last or stop or _divides(",
-        "save=last or _divides(",
+        "if ending or regular or exhausted",
+        "if step == run.plan.total or regular or exhausted",
         "tests/commands/test_commands.py -k signal_saves",
     ),
     Mutant(
@@ -539,8 +538,8 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     Mutant(
         "a directory that is not shared is refused before it is emptied",
-        "charjax/run/opened.py",
-        "        agreement.check_directory(plan.workdir, plan.resuming)\n",
+        "charjax/run/directory.py",
+        "        _check_shared(plan.workdir)\n",
         "",
         "tests/run/test_several_processes.py -m slow -k not_shared",
     ),

@@ -39,7 +39,6 @@ def test_controls_are_spelt_out():
     assert printable(NASTY) == SHOWN
     assert printable("a\r\nb\tc") == "a\nb\tc"
     assert printable("👩\u200d👩 é") == "👩\u200d👩 é"
-    assert printable("naïve 中", "ascii") == printable("naïve 中", None) == "na?ve ?"
 
 
 def test_only_slow_reading_is_shown(clock, capsys):
@@ -97,12 +96,15 @@ def test_time_left_leaves_out_compilation_and_the_steps_before(clock, capsys):
 
 
 def test_messages_are_literal_and_replaced_where_need_be(monkeypatch):
-    for encoding, expected in (("utf-8", SHOWN), ("ascii", SHOWN.replace("ï", "?"))):
+    for encoding, expected in (
+        ("utf-8", SHOWN),
+        ("ascii", SHOWN.replace("ï", "?").replace("中", "?")),
+    ):
         data = io.BytesIO()
         monkeypatch.setattr(sys, "stderr", io.TextIOWrapper(data, encoding))
         with progress(10) as bar:
             bar.message(NASTY)
-        assert data.getvalue().decode(encoding)[:40] == expected[:40]
+        assert data.getvalue().decode(encoding) == expected + "\n"
 
 
 def test_quiet_shows_nothing(capsys):

@@ -21,8 +21,9 @@ from charjax import (
     TrainConfig,
     inspect_run,
 )
-from charjax.run.opened import Run
+from charjax.reporting.report import open_report
 from charjax.run.plan import plan
+from charjax.run.run import Run
 from charjax.run.start import first_state
 from charjax.storage.record import Standing, parsed
 from charjax.storage.run_directory import read_config
@@ -102,8 +103,9 @@ def test_what_a_text_is_is_one_value_from_the_survey_to_the_model(tmp_path):
     surveyed = planned.surveyed
     assert surveyed.text.notes == ("80 CRLF line ends became LF",)
     corpus = load_corpus(surveyed)
-    run = Run(planned, corpus, None)
-    state, standing = first_state(run)
+    state, standing = first_state(planned, None)
+    with open_report(None, 0, 1, quiet=True) as report:
+        run = Run(planned, corpus, None, report)
     record, model = run.record(1, standing, None), run.model(state)
     for text in (corpus.text, record.text, model.text):
         assert text is surveyed.text

@@ -344,7 +344,7 @@ def damaged(directory, kind, random):
 
 
 @pytest.mark.parametrize("kind", ["cut", "flipped", "grown", "emptied", "deleted", "added"])
-def test_damage_is_told_and_the_newest_sound_step_is_used(tmp_path, kind, request):
+def test_damage_is_told_and_the_newest_sound_step_is_used(tmp_path, kind, request, capsys):
     save_all(tmp_path / "whole", {1: 2.0, 2: 1.0})
     save_all(tmp_path / "whole", {3: 3.0})
     expected = {step: digest(state(float(step))) for step in (2, 3)}
@@ -354,11 +354,11 @@ def test_damage_is_told_and_the_newest_sound_step_is_used(tmp_path, kind, reques
         shutil.rmtree(directory, ignore_errors=True)
         shutil.copytree(tmp_path / "whole", directory)
         what = damaged(directory / "3", kind, random)
-        told = []
-        checkpoints = Checkpoints(directory, warn=told.append)
+        checkpoints = Checkpoints(directory)
         step = checkpoints.resolve("latest")
         found = digest(checkpoints.restore(step, structs(state())))
         assert (step, found) == (2, expected[2]), what
+        told = capsys.readouterr().err.splitlines()
         assert len(told) == 1, what
         assert "step 3" in told[0], what
         with pytest.raises(InputError, match=r"damaged.*step 2"):
@@ -389,10 +389,9 @@ def test_where_every_step_is_damaged_that_is_said(tmp_path, emptied):
             checkpoints.resolve("latest")
 
 
-def test_a_step_retired_while_it_is_read_is_no_damage(tmp_path):
+def test_a_step_retired_while_it_is_read_is_no_damage(tmp_path, capsys):
     save_all(tmp_path, {1: 1.0, 2: 2.0})
-    told, asked = [], []
-    checkpoints = Checkpoints(tmp_path, warn=told.append)
+    asked, checkpoints = [], Checkpoints(tmp_path)
 
     def read(step):
         asked.append(step)
@@ -404,18 +403,20 @@ def test_a_step_retired_while_it_is_read_is_no_damage(tmp_path):
     assert asked == [1, 3]
     with pytest.raises(InputError, match="holds step 3 and 4"):
         checkpoints.reading(2, read)
-    assert told == []
+    assert capsys.readouterr().err == ""
 
 
-def test_a_failing_last_save_does_not_hide_the_error_before_it(tmp_path, monkeypatch):
-    run, told, moved = tmp_path / "run", [], threading.Event()
-    seal = manifest.seal
+def test_a_failing_last_save_does_not_hide_the_error_before_it(
+    tmp_path, monkeypatch, capsys
+):
+    run, moved, seal = tmp_path / "run", threading.Event(), manifest.seal
     monkeypatch.setattr(manifest, "seal", lambda path: (moved.wait(60), seal(path)))
-    with pytest.raises(KeyError), Saver(run, warn=told.append) as checkpoints:
+    with pytest.raises(KeyError), Saver(run) as checkpoints:
         checkpoints.save(1, {"params": {"w": jnp.ones(3)}}, {})
         run.rename(tmp_path / "elsewhere")
         moved.set()
         raise KeyError
+    told = capsys.readouterr().err.splitlines()
     assert len(told) == 1 and "step 1 was not saved" in told[0]
 
 

@@ -1,0 +1,121 @@
+"""A run under way, and what it does between steps: evaluate, sample, save."""
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from charjax.config.schema import Config
+from charjax.devices import placement, processes
+from charjax.evaluation.evaluate import evaluate
+from charjax.language_model import LanguageModel
+from charjax.reporting.report import Report
+from charjax.run.plan import Plan
+from charjax.run.start import items
+from charjax.storage.record import Record, Standing, versions
+from charjax.storage.saver import Saver
+from charjax.text.corpus import Corpus, Split
+from charjax.training.optimizer import name_of
+from charjax.training.state import TrainState
+
+# Characters of the samples that training shows.
+SAMPLE_LENGTH = 300
+# So many in a row end the run.
+FAILED_SAVES = 3
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """What stays the same from the first step to the last."""
+
+    plan: Plan
+    corpus: Corpus
+    saver: Saver | None
+    report: Report
+
+    @property
+    def config(self) -> Config:
+        return self.plan.config
+
+    def split(self, name: Split) -> np.ndarray:
+        return self.corpus.split(name, self.config.data.split)
+
+    def model(self, state: TrainState) -> LanguageModel:
+        """The model as it is now, on one device; all processes must ask."""
+        params = state.params
+        if self.plan.mesh.size > 1:
+            params = placement.on_one_device(params)
+        return LanguageModel(self.config, params, self.corpus.text, int(state.step))
+
+    def record(self, step: int, standing: Standing, loss: float | None) -> Record:
+        """What makes a checkpoint explain itself; `loss` is that of `save`."""
+        text, own = self.corpus.text, self.plan.optimizer
+        name = None if own is None else name_of(own)
+        return Record(step, self.config, text, loss, standing, versions(), name)
+
+
+def evaluate_split(run: Run, state: TrainState, split: Split) -> float:
+    """Scores a split, and returns its nats per character."""
+    step, ids = int(state.step), run.split(split)
+    score = evaluate(run.config, state.params, ids, mesh=run.plan.mesh)
+    nats, in_bits = score.nats_per_char, score.bits_per_char
+    run.report.write(
+        step=step, split=split, loss=nats, bits_per_char=in_bits, rows=score.rows
+    )
+    run.report.message(
+        f"step {step:,}: {split} loss {nats:.4f} nats ({in_bits:.3f} bits) per character"
+    )
+    return nats
+
+
+def score_test(run: Run, state: TrainState) -> None:
+    """Scores the test split, once, with the best parameters that were kept."""
+    step, history = int(state.step), run.report.history
+    scored = any(
+        (line.get("split"), line.get("step")) == ("test", step) for line in history
+    )
+    # The first process alone has read the history.
+    if processes.from_first(int(scored)) or len(run.split("test")) < 2:
+        return
+    if run.saver is not None:
+        run.saver.wait()
+        processes.wait("saved")
+        first = processes.is_first()
+        best = processes.from_first(run.saver.resolve("best") if first else 0)
+        params = run.saver.restore(best, {"params": run.plan.abstract.params})
+        state = dataclasses.replace(state, **params)
+    evaluate_split(run, state, "test")
+
+
+def sample(run: Run, state: TrainState) -> None:
+    """Shows and keeps a text that the model writes."""
+    model = run.model(state)
+    if processes.is_first():
+        text = model.generate("", SAMPLE_LENGTH, seed=model.step % 2**32)
+        run.report.sample(model.step, text)
+
+
+def save(run: Run, state: TrainState, standing: Standing, loss: float | None) -> None:
+    """Starts saving a checkpoint; `loss` is on the validation split, if it was scored."""
+    step = int(state.step)
+    record = run.record(step, standing, loss)
+    tolerate(run, Saver.wait)
+    # A step on the disk whose metrics are not would resume with lines missing.
+    run.report.sync()
+    tolerate(run, lambda saver: saver.save(step, items(state), record.to_dict()))
+
+
+def tolerate(run: Run, action: Callable[[Saver], None]) -> None:
+    """Does something with the checkpoints; training goes on if it fails, for a while."""
+    if run.saver is None:
+        return
+    try:
+        action(run.saver)
+    except OSError as error:
+        if run.saver.failures >= FAILED_SAVES:
+            raise OSError(
+                f"{error}; so have the {FAILED_SAVES - 1} saves before it. Make room on "
+                "the disk or repair it, then go on with the same command."
+            ) from error
+        run.report.message(f"warning: {error}; training goes on")
