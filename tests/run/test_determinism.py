@@ -1,7 +1,5 @@
 """Stopped and resumed anywhere, a run ends with the bits of one that never stopped."""
 
-import itertools
-
 import pytest
 
 from charjax import (
@@ -30,11 +28,14 @@ CONFIG = Config(
         sample_every=None,
     ),
 )
-MATRIX = list(
-    itertools.product(
-        ("lstm", "gru", "rnn"), ("streams", "windows"), ("float32", "bfloat16")
-    )
-)
+# With the runs of `test_a_stopped_run_equals_one_never_stopped`, every pair of a cell, a
+# batching and a precision.
+PAIRS = [
+    ("lstm", "windows", "bfloat16"),
+    ("gru", "streams", "bfloat16"),
+    ("gru", "windows", "float32"),
+    ("rnn", "streams", "float32"),
+]
 
 
 def lines(workdir):
@@ -92,7 +93,7 @@ def test_a_stopped_run_equals_one_never_stopped(tmp_path, changes):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("cell", "batching", "precision"), MATRIX)
+@pytest.mark.parametrize(("cell", "batching", "precision"), PAIRS)
 def test_every_cell_batching_and_precision_is_exact(tmp_path, cell, batching, precision):
     same_bits(
         tmp_path,
