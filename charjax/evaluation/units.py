@@ -1,9 +1,14 @@
 """Nats, bits and perplexity: one number in three units."""
 
 import math
+from typing import TypeVar
+
+import numpy as np
+
+Number = TypeVar("Number", float, np.ndarray)
 
 
-def bits(nats: float) -> float:
+def bits(nats: Number) -> Number:
     """Nats as bits.
 
     >>> bits(math.log(2))

@@ -2,12 +2,14 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 from jaxtyping import Float, Integer
 
 
 def cross_entropy(
-    logits: Float[Array, "*positions symbols"], targets: Integer[Array, "*positions"]
+    logits: Float[Array, "*positions symbols"],
+    targets: Integer[Array | np.ndarray, "*positions"],
 ) -> Float[Array, "*positions"]:
     """Nats of each target id, given logits that are not normalised."""
     # The target's logit by comparison, since a gather's gradient is a scatter.

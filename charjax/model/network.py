@@ -95,7 +95,7 @@ class _Group(nn.Module):
     @nn.compact
     def __call__(self) -> dict[str, Array]:
         return {
-            name: self.param(name, parameter.initial, parameter.shape)
+            name: jnp.asarray(self.param(name, parameter.initial, parameter.shape))
             for name, parameter in self.members.items()
         }
 

@@ -16,7 +16,6 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
-from jax import Array
 
 from charjax.config.schema import ModelConfig
 from charjax.model.cells import cell_named
@@ -103,7 +102,7 @@ def matrix_axes(config: ModelConfig) -> dict[str, dict[str, tuple[int, int] | No
 def as_operands(config: ModelConfig, params: Params, dtype: str) -> Params:
     """Parameters for repeated use: operands of products in their type, others as is."""
 
-    def converted(parameter: Parameter | None, leaf: Array) -> Array:
+    def converted(parameter: Parameter | None, leaf: Any) -> Any:
         operand = parameter is not None and parameter.role == "operand"
         return leaf.astype(dtype) if operand else leaf
 

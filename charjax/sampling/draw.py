@@ -7,6 +7,7 @@ chunks, and a row does not depend on the rows beside it.
 """
 
 import dataclasses
+from collections.abc import Iterable
 from typing import Any, NamedTuple, cast
 
 import jax
@@ -47,7 +48,7 @@ def _flatten(options: SamplingOptions) -> tuple[list[Any], tuple[Any, ...]]:
     return numbers, tuple(getattr(options, name) for name, static in kinds if static)
 
 
-def _unflatten(static: tuple[Any, ...], numbers: list[Any]) -> SamplingOptions:
+def _unflatten(static: tuple[Any, ...], numbers: Iterable[Any]) -> SamplingOptions:
     # Not by its constructor, since tracers and the like take the place of numbers.
     options, static_values, values = object.__new__(SamplingOptions), [*static], [*numbers]
     for f in dataclasses.fields(SamplingOptions):

@@ -391,7 +391,7 @@ def test_init_and_apply_under_vmap_and_grad():
 @pytest.mark.parametrize(("rows", "steps"), [(3, 5), (1, 1)])
 def test_gradients_equal_autodiff_of_the_plain_scan(cell, layers, embedding, rows, steps):
     config = make_config(cell, layers, embedding)
-    params, ids = some_params(config), some_ids(rows, steps).T
+    params, ids = some_params(config), jnp.asarray(some_ids(rows, steps).T)
     reset = np.arange(rows) % 2 == 1
     carry = jax.tree.map(
         lambda leaf: np.where(reset[:, None], 0, leaf), some_carry(config, rows)
