@@ -49,8 +49,8 @@ sys.exit(main(only="train"))
 SOON = """
 import sys
 import charjax.commands.cli
-from charjax.run import agreement
-agreement.PATIENCE = 3
+from charjax.run import directory
+directory.PATIENCE = 3
 sys.exit(charjax.commands.cli.main(only="train"))
 """
 
