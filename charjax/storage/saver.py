@@ -22,13 +22,13 @@ class Saver(Checkpoints):
     The directory is made if need be, and what a killed run left there is tidied up.
     Saving goes on in the background; leaving the context waits for the last save, also
     when an exception is on its way. Damaged steps are never deleted. Among processes that
-    train together all must call `save` and `wait`; the first one alone renames
-    and deletes.
+    train together all must call `save` and `wait`; the first one alone renames and
+    deletes.
     """
 
     def __init__(self, directory: Path, *, sound: Iterable[int] = ()) -> None:
-        if not directory.exists():
-            directory.mkdir(parents=True)
+        if not directory.is_file():
+            directory.mkdir(parents=True, exist_ok=True)
             sync(directory.parent)
         super().__init__(directory, sound=sound)
         if processes.is_first():
