@@ -54,10 +54,8 @@ class Report:
     def draw(self, cell: str) -> None:
         """Draw the losses so far; `cell` goes into the title."""
         if self.workdir is not None:
-            path, title = (
-                self.workdir / run_directory.CURVES,
-                f"{self.workdir.name}: {cell}",
-            )
+            path = self.workdir / run_directory.CURVES
+            title = f"{self.workdir.name}: {cell}"
             self._attempt(path.name, lambda: curves.draw(self.history, path, title))
 
     def _attempt(self, name: str, write: Callable[[], None]) -> None:

@@ -4,7 +4,6 @@ import contextlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NoReturn
 
 from charjax.errors import InputError
 
@@ -58,7 +57,12 @@ def _held(path: Path) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             with file:
-                _refuse_second(path, file)
+                file.seek(0)
+                holder = file.read() or "another one"
+            raise InputError(
+                f"{path.parent} is in use by process {holder}: wait for it, stop it, or "
+                "choose another --workdir."
+            ) from None
         except OSError:
             # Some network file systems have no locks.
             pass
@@ -81,13 +85,4 @@ def _held(path: Path) -> Iterator[None]:
 def _unwritable(workdir: Path, error: OSError) -> InputError:
     return InputError(
         f"{workdir} cannot be written, {error.strerror}: choose another --workdir."
-    )
-
-
-def _refuse_second(path: Path, file: Any) -> NoReturn:
-    file.seek(0)
-    holder = file.read() or "another one"
-    raise InputError(
-        f"{path.parent} is in use by process {holder}: wait for it, stop it, "
-        "or choose another --workdir."
     )
