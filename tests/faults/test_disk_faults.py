@@ -232,7 +232,7 @@ def stop():
         time.sleep(0.2 * 1.5 ** (place - 10))
     if place == 18:
         end(*errors[number].split())
-        print(first, *steps(), flush=True)
+        print(first, *steps(), int(noticed), flush=True)
     return False
 
 fit(SAVING, workdir, text=TEXT, stop=stop)
@@ -260,7 +260,8 @@ def test_every_error_of_the_disk_is_told_and_the_next_save_succeeds(tmp_path):
         step = 20 + 20 * number
         assert f"step {step} was not saved" in warning and "goes on" in warning
         assert reason in warning
-        assert left[number] == [step - 10, step - 10]
+        # Noticed in the steps after, and not only by the next save.
+        assert left[number] == [step - 10, step - 10, 1]
     with Saver(tmp_path / "run/checkpoints") as checkpoints:
         assert checkpoints.resolve("latest", strict=True) == SAVING.train.steps
     assert only_abandoned_work_complains(said) and "RuntimeWarning" not in said
