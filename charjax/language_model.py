@@ -5,7 +5,7 @@ import functools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Unpack, overload
+from typing import Any, Unpack, overload
 
 import jax
 import jax.numpy as jnp
@@ -23,7 +23,7 @@ from charjax.storage.checkpoints import Checkpoints
 from charjax.storage.record import read
 from charjax.text.batching import Batch
 from charjax.text.description import TextDescription
-from charjax.text.vocabulary import Vocabulary
+from charjax.text.vocabulary import OnUnknown, Vocabulary
 from charjax.training.step import eval_step
 
 # Characters drawn between two looks at the host: long enough that the device is never
@@ -31,8 +31,6 @@ from charjax.training.step import eval_step
 CHUNK = 128
 # Longest piece of text read in one pass, which bounds memory and compiled shapes.
 PASS = 1024
-
-OnUnknown = Literal["error", "skip"]
 
 _prefill = jax.jit(sampling.prefill, static_argnums=0)
 _draw = jax.jit(sampling.draw, static_argnums=(0, 3))

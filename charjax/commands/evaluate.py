@@ -42,6 +42,7 @@ class Options(OfRun):
 
 
 def run(options: Options, _: Signals) -> int:
+    """Prints the score of a split or a text."""
     if (options.protocol == "windowed") != (options.window is not None):
         raise InputError("--protocol windowed and --window N go together: give both.")
     found = charjax.evaluate_run(

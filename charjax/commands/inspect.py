@@ -25,6 +25,7 @@ class Options(OfRun):
 
 
 def run(options: Options, _: Signals) -> int:
+    """Prints what a run directory holds."""
     workdir = options.directory()
     if options.sharding:
         found = charjax.inspect_sharding(workdir, options.step)

@@ -43,6 +43,7 @@ class Options(OfRun):
 
 
 def run(options: Options, _: Signals) -> int:
+    """Prints text that the model writes."""
     prime = _prime(options)
     model = charjax.load(options.directory(), options.step)
     settings: dict[str, Any] = {

@@ -78,6 +78,7 @@ def defaults(arguments: list[str]) -> tuple[Options, str]:
 
 
 def run(options: Options, signals: Signals) -> int:
+    """Trains, and returns the exit code that signals ask for."""
     workdir = options.directory()
     if options.resumes() and options.config is not None:
         _note_differences(options)

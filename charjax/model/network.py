@@ -20,6 +20,7 @@ from charjax.model.parameter import Parameter
 from charjax.model.parameters import Params
 from charjax.model.recurrence import products
 from charjax.model.recurrence.choose import Recurrence, choose
+from charjax.model.recurrence.plain import zeroed
 
 
 class Network(nn.Module):
@@ -106,12 +107,6 @@ def initial_carry(config: Config, rows: int) -> Any:
     return cell_named(model.cell).initial_state(model.num_layers, rows, model.hidden_size)
 
 
-def with_reset(carry: Any, reset: Bool[Array | np.ndarray, " batch"]) -> Any:
-    """The carry `[l, b, h]` with zeros in the rows that `reset` names."""
-    keep = ~reset[None, :, None]
-    return jax.tree.map(lambda leaf: jnp.where(keep, leaf, 0.0), carry)
-
-
 def init(config: Config, vocab_size: int, key: Array) -> Params:
     """Fresh parameters.
 
@@ -181,7 +176,7 @@ def apply(
     ((1, 3, 65), (2, 1, 16))
     """
     if reset is not None and reset.shape[1] == 1:
-        carry, reset = with_reset(carry, reset[:, 0]), None
+        carry, reset = zeroed(carry, jnp.asarray(reset[:, 0])), None
     if recurrence is None:
         recurrence = _for_default_device(config, ids.shape)
     vocab_size, model = parameters.vocab_size(params), config.model

@@ -13,8 +13,7 @@ from charjax.language_model import checkpoints_of
 from charjax.storage.checkpoints import Checkpoints
 from charjax.storage.digest import digest, named_leaves
 from charjax.storage.record import read
-
-_ITEMS = ("params", "opt_state", "carry")
+from charjax.training.state import ITEMS
 
 
 def inspect_run(workdir: str | Path, step: str | int = "latest") -> dict[str, Any]:
@@ -39,7 +38,7 @@ def inspect_run(workdir: str | Path, step: str | int = "latest") -> dict[str, An
 def _facts(checkpoints: Checkpoints, step: int) -> dict[str, Any]:
     record = read(checkpoints, step)
     vocabulary = record.text.vocabulary
-    targets = {item: checkpoints.metadata(step, item) for item in _ITEMS}
+    targets = {item: checkpoints.metadata(step, item) for item in ITEMS}
     state = checkpoints.restore(step, targets)
     best = checkpoints.best()
     loss = None if best is None else read(checkpoints, best).validation_loss
@@ -74,7 +73,7 @@ def _placement(checkpoints: Checkpoints, step: int) -> list[dict[str, Any]]:
     config = read(checkpoints, step).config
     mesh = meshes.make_mesh(model=config.parallel.model)
     meshes.check_devices(config, mesh)
-    state = {item: checkpoints.metadata(step, item) for item in _ITEMS}
+    state = {item: checkpoints.metadata(step, item) for item in ITEMS}
     shardings = named_leaves(placement.state_sharding(mesh, config, state))
     return [
         {

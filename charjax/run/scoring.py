@@ -8,12 +8,13 @@ import numpy as np
 
 from charjax.errors import InputError
 from charjax.evaluation.evaluate import evaluate
-from charjax.language_model import LanguageModel, OnUnknown, load
+from charjax.language_model import LanguageModel, load
 from charjax.reporting.progress import reading
 from charjax.storage import run_directory
 from charjax.text.corpus import Split
 from charjax.text.corpus import load as load_corpus
 from charjax.text.survey import survey
+from charjax.text.vocabulary import OnUnknown
 from charjax.text.watch import Watch
 
 

@@ -12,7 +12,7 @@ from charjax.devices import placement, processes
 from charjax.run.plan import Plan, check_text
 from charjax.storage.record import Standing, read
 from charjax.storage.saver import Saver
-from charjax.training.state import TrainState
+from charjax.training.state import ITEMS, TrainState
 
 
 def prng_keys(config: Config) -> tuple[Array, Array]:
@@ -22,9 +22,8 @@ def prng_keys(config: Config) -> tuple[Array, Array]:
 
 
 def items(state: TrainState) -> dict[str, Any]:
-    """The items of a checkpoint: all of a state but its step, which is in the name."""
-    names = [field.name for field in dataclasses.fields(state) if field.name != "step"]
-    return {name: getattr(state, name) for name in names}
+    """The items of a checkpoint by name."""
+    return {name: getattr(state, name) for name in ITEMS}
 
 
 def first_state(plan: Plan, saver: Saver | None) -> tuple[TrainState, Standing]:

@@ -8,7 +8,7 @@ chunks, and a row does not depend on the rows beside it.
 
 import dataclasses
 from collections.abc import Iterable
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -49,11 +49,20 @@ def _flatten(options: SamplingOptions) -> tuple[list[Any], tuple[Any, ...]]:
 
 
 def _unflatten(static: tuple[Any, ...], numbers: Iterable[Any]) -> SamplingOptions:
-    # Not by its constructor, since tracers and the like take the place of numbers.
-    options, static_values, values = object.__new__(SamplingOptions), [*static], [*numbers]
+    static_values, values = iter(static), iter(numbers)
+    return _options(
+        **{
+            f.name: next(static_values if "static" in f.metadata else values)
+            for f in dataclasses.fields(SamplingOptions)
+        }
+    )
+
+
+def _options(**values: Any) -> SamplingOptions:
+    # Not by the constructor, since arrays, tracers and the like take the place of numbers.
+    options = object.__new__(SamplingOptions)
     for f in dataclasses.fields(SamplingOptions):
-        value = (static_values if "static" in f.metadata else values).pop(0)
-        object.__setattr__(options, f.name, value)
+        object.__setattr__(options, f.name, values.get(f.name, f.default))
     return options
 
 
@@ -208,9 +217,7 @@ def sample(
     if ids.shape[1] == 0:
         raise InputError("prime_ids is empty: sample needs at least one id to go on from.")
     if options is None:
-        numbers, structure = jax.tree.flatten(SamplingOptions(top_k=top_k))
-        numbers = [temperature, *numbers[1:]]
-        options = cast(SamplingOptions, jax.tree.unflatten(structure, numbers))
+        options = _options(temperature=temperature, top_k=top_k)
     state = start(config, jnp.zeros((vocab_size(params),)), ids.shape[0])
     lengths = jnp.full((ids.shape[0],), ids.shape[1], jnp.int32)
     state = prefill(config, params, state, ids, lengths, recurrence)

@@ -1,1 +1,1 @@
-"""The optimizer, the state, its placement on devices, and the pure steps."""
+"""The optimizer, the state and the pure steps."""

@@ -1,6 +1,6 @@
 """The state of a run as one pytree of arrays."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import jax
@@ -30,6 +30,10 @@ class TrainState:
 
     carry: Any
     """Recurrent state of each row of the batch, leaves `[l, b, h]` float32."""
+
+
+ITEMS = tuple(field.name for field in fields(TrainState) if field.name != "step")
+"""The items of a checkpoint: all of a state but its step, which is in the name."""
 
 
 def initial_state(

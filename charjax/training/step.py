@@ -11,9 +11,10 @@ from jaxtyping import Float
 
 from charjax.config.schema import Config
 from charjax.model.loss import cross_entropy
-from charjax.model.network import apply, with_reset
+from charjax.model.network import apply
 from charjax.model.parameters import Params
 from charjax.model.recurrence.choose import Recurrence
+from charjax.model.recurrence.plain import zeroed
 from charjax.text.batching import Batch
 from charjax.training.hyperparameters import Hyperparameters
 from charjax.training.optimizer import optimizer as configured
@@ -150,7 +151,7 @@ def _unless(
         params=state.params,
         opt_state=opt_state,
         # Where a text begins, the state of the one before must not go on.
-        carry=with_reset(state.carry, batch.reset.any(axis=1)),
+        carry=zeroed(state.carry, batch.reset.any(axis=1)),
     )
     # Chosen, never multiplied by zero: zero times NaN is NaN. A carry that is not a number
     # would poison every later step.

@@ -292,7 +292,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "the carry stays on a skipped update",
         "charjax/training/step.py",
-        "carry=with_reset(state.carry, batch.reset.any(axis=1)),",
+        "carry=zeroed(state.carry, batch.reset.any(axis=1)),",
         "carry=after.carry,",
         "tests/faults/test_faults.py -k no_number",
     ),
