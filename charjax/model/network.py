@@ -176,7 +176,7 @@ def apply(
     ((1, 3, 65), (2, 1, 16))
     """
     if reset is not None and reset.shape[1] == 1:
-        carry, reset = zeroed(carry, jnp.asarray(reset[:, 0])), None
+        carry, reset = zeroed(carry, reset[:, 0]), None
     if recurrence is None:
         recurrence = _for_default_device(config, ids.shape)
     vocab_size, model = parameters.vocab_size(params), config.model

@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array, lax
 from jax.typing import DTypeLike
 from jaxtyping import Bool, Float, Integer
@@ -81,7 +82,7 @@ def projections(
     return xs, gates
 
 
-def zeroed(state: Any, asked: Array | None) -> Any:
+def zeroed(state: Any, asked: Array | np.ndarray | None) -> Any:
     """A state, leaves `[..., b, h]`, that is zero in the rows that `asked [b]` names."""
     if asked is None:
         return state
