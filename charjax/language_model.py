@@ -161,7 +161,7 @@ class LanguageModel:
         """New ids in chunks `[rows, <= CHUNK]`; checks its arguments at once."""
         if length < 0:
             raise InputError(f"length is {length}: give 0 or more characters.")
-        options.check(self.vocabulary.size)
+        options.check_vocabulary(self.vocabulary.size)
         if rows < 1:
             raise InputError(f"num_samples is {rows}: give at least 1.")
         if not 0 <= seed < 2**32:

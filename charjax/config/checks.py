@@ -15,7 +15,6 @@ A check is a frozen dataclass whose `remedy(value)` says what to give instead, a
 if the value is fine. It sees each item of a tuple, and never None.
 """
 
-import math
 import os
 import types
 import typing
@@ -24,6 +23,8 @@ from dataclasses import dataclass
 from typing import Annotated, Any, Literal, NoReturn
 
 from charjax.errors import InputError, suggestion
+
+_LARGEST_FLOAT32 = 3.4028234663852886e38
 
 
 @dataclass(frozen=True)
@@ -89,8 +90,8 @@ def check_fields(section: Any, prefix: str = "") -> None:
     """Checks a dataclass against its annotations: first the types, then the checks.
 
     NumPy numbers, paths, lists, and whole numbers where a float is expected become plain
-    values first. Floats must be finite. Raises InputError naming the first field that does
-    not fit, as `prefix.name`.
+    values first. Floats must be finite, also as float32. Raises InputError naming the first
+    field that does not fit, as `prefix.name`.
     """
     for name, hint in typing.get_type_hints(type(section), include_extras=True).items():
         hint, *checks = (
@@ -102,8 +103,8 @@ def check_fields(section: Any, prefix: str = "") -> None:
         if not _accepts(value, hint):
             refuse(field, value, f"expected {_describe(hint)}")
         for item in value if isinstance(value, tuple) else (value,):
-            if isinstance(item, float) and not math.isfinite(item):
-                refuse(field, value, "give a finite number")
+            if isinstance(item, float) and not abs(item) <= _LARGEST_FLOAT32:
+                refuse(field, value, "give a finite number, up to 3.4e38")
             for check in checks if item is not None else ():
                 if remedy := check.remedy(item):
                     optional = ", or None" if _accepts(None, hint) else ""

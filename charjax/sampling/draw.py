@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jax.core import Tracer
 from jaxtyping import Int, Integer
 
 from charjax.config.schema import Config
@@ -50,7 +51,7 @@ def _flatten(options: SamplingOptions) -> tuple[list[Any], tuple[Any, ...]]:
 
 def _unflatten(static: tuple[Any, ...], numbers: Iterable[Any]) -> SamplingOptions:
     static_values, values = iter(static), iter(numbers)
-    return _options(
+    return _unchecked(
         **{
             f.name: next(static_values if "static" in f.metadata else values)
             for f in dataclasses.fields(SamplingOptions)
@@ -58,12 +59,18 @@ def _unflatten(static: tuple[Any, ...], numbers: Iterable[Any]) -> SamplingOptio
     )
 
 
-def _options(**values: Any) -> SamplingOptions:
-    # Not by the constructor, since arrays, tracers and the like take the place of numbers.
+def _unchecked(**values: Any) -> SamplingOptions:
+    # Not by the constructor: arrays, tracers and the like take the place of numbers.
     options = object.__new__(SamplingOptions)
-    for f in dataclasses.fields(SamplingOptions):
-        object.__setattr__(options, f.name, values.get(f.name, f.default))
+    for name, value in values.items():
+        object.__setattr__(options, name, value)
     return options
+
+
+def _options(temperature: Any, top_k: int | None) -> SamplingOptions:
+    if np.ndim(temperature) == 0 and not isinstance(temperature, Tracer):
+        return SamplingOptions(temperature, top_k)
+    return _unchecked(**vars(SamplingOptions(top_k=top_k)) | {"temperature": temperature})
 
 
 jax.tree_util.register_pytree_node(SamplingOptions, _flatten, _unflatten)
@@ -136,6 +143,7 @@ def draw(
       The state after, and the drawn ids `[b, length]` int32.
     """
     rows, symbols = state.logits.shape
+    options.check_vocabulary(symbols)
     width = symbols if options.top_k is None else options.top_k
     row_keys = jax.vmap(lambda row: jax.random.fold_in(key, row))(jnp.arange(rows))
     params = as_operands(config.model, params, config.train.precision)
@@ -198,10 +206,14 @@ def sample(
       prime_ids: `[p]` or `[b, p]` ids, at least one.
       length: characters to draw; static under `jit`.
       key: a typed PRNG key.
-      temperature: 0 takes the likeliest character, 1 draws from the model as it is.
+      temperature: 0 takes the likeliest character, 1 draws from the model as it is; one
+        number, or `[b]`, one for each row, which is not checked.
       top_k: draw among the k likeliest characters only; static under `jit`.
       options: all that a draw may be told, instead of these two.
       recurrence: its implementation; None is the one for the default device.
+
+    Raises:
+      InputError: an empty prime, or an impossible temperature or top_k.
 
     Returns:
       The new ids, `[length]` or `[b, length]` int32, without the prime.
@@ -217,7 +229,7 @@ def sample(
     if ids.shape[1] == 0:
         raise InputError("prime_ids is empty: sample needs at least one id to go on from.")
     if options is None:
-        options = _options(temperature=temperature, top_k=top_k)
+        options = _options(temperature, top_k)
     state = start(config, jnp.zeros((vocab_size(params),)), ids.shape[0])
     lengths = jnp.full((ids.shape[0],), ids.shape[1], jnp.int32)
     state = prefill(config, params, state, ids, lengths, recurrence)

@@ -4,47 +4,50 @@ Imports no jax, so that a command can show its options at once.
 """
 
 from dataclasses import dataclass, field
-from typing import TypedDict
+from typing import Annotated, TypedDict
 
-from charjax.errors import InputError
-
-_LARGEST_FLOAT32 = 3.4028234663852886e38
+from charjax.config.checks import AtLeast, Positive, check_fields, refuse
 
 
 @dataclass(frozen=True)
 class SamplingOptions:
-    """What a draw may be told.
+    """What a draw may be told; checked when it is built.
 
     Numbers reach the compiled loop as data, so that a new one compiles nothing. What is
     marked `static` compiles anew, and so does turning a step on or off.
+
+    >>> SamplingOptions(temperature=-1)
+    Traceback (most recent call last):
+    charjax.errors.InputError: temperature is -1.0: give 0 or a positive number.
     """
 
-    temperature: float = 1.0
+    temperature: Annotated[float, Positive(zero=True)] = 1.0
     """0 takes the likeliest character each time; 1 draws from the model as it is; less is
     safer, more is wilder."""
 
-    top_k: int | None = field(default=None, metadata={"static": True})
+    top_k: Annotated[int | None, AtLeast(1)] = field(
+        default=None, metadata={"static": True}
+    )
     """Draw among the k likeliest characters only."""
 
-    def check(self, vocab_size: int) -> None:
+    def __post_init__(self) -> None:
+        check_fields(self)
+
+    def check_vocabulary(self, size: int) -> None:
         """Raises InputError for what means nothing with so many symbols.
 
-        >>> SamplingOptions(temperature=0.8, top_k=5).check(vocab_size=65)
+        >>> SamplingOptions(top_k=5).check_vocabulary(65)
         """
-        if not 0 <= self.temperature <= _LARGEST_FLOAT32:
-            raise InputError(
-                f"temperature is {self.temperature}: give 0 (always the likeliest "
-                "character) or a positive number; 1 draws from the model as it is."
-            )
-        if self.top_k is not None and not 1 <= self.top_k <= vocab_size:
-            raise InputError(
-                f"top_k is {self.top_k}: give a number from 1 to {vocab_size}, the size of "
-                "the vocabulary, or nothing to draw from all."
+        if self.top_k is not None and self.top_k > size:
+            refuse(
+                *("top_k", self.top_k),
+                f"give a number from 1 to {size}, the size of the vocabulary, or None to "
+                "draw from all",
             )
 
 
 class SamplingKeywords(TypedDict, total=False):
-    """The fields of SamplingOptions as keywords."""
+    """The fields of SamplingOptions as keywords, which type checkers can't derive."""
 
     temperature: float
     top_k: int | None

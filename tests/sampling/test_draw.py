@@ -1,8 +1,9 @@
 """Drawn text against a loop by hand, and the distributions it comes from."""
 
-import dataclasses
 import functools
 import math
+import re
+from typing import get_type_hints
 
 import jax
 import jax.numpy as jnp
@@ -263,21 +264,63 @@ def test_another_temperature_does_not_compile_again():
     assert compiled_draw._cache_size() == size
 
 
-@pytest.mark.parametrize(
-    ("field", "value"),
-    [
-        *(("temperature", t) for t in (-0.1, math.nan, math.inf, -math.inf)),
-        *(("top_k", k) for k in (0, -3, VOCAB + 1)),
-    ],
-)
-def test_options_that_mean_nothing_are_refused_by_name(field, value):
-    with pytest.raises(InputError, match=f"^{field} is {value}:"):
-        SamplingOptions(**{field: value}).check(VOCAB)
+WRONG = [
+    *(("temperature", t) for t in (-0.1, math.nan, math.inf, -math.inf, 1e39)),
+    *(("temperature", t) for t in ("hot", True, None)),
+    *(("top_k", k) for k in (0, -3, 2.5, True, "all")),
+]
 
 
-@pytest.mark.parametrize("options", [(0, None), (1e3, 1), (0.5, VOCAB)])
+@pytest.mark.parametrize(("field", "value"), WRONG)
+def test_options_that_mean_nothing_are_refused_by_name_when_they_are_built(field, value):
+    with pytest.raises(InputError, match=f"^{field} is {re.escape(repr(value))}: "):
+        SamplingOptions(**{field: value})
+
+
+def of_sample(**options):
+    config = make_config()
+    prime = jnp.zeros(3, int)
+    shaped = functools.partial(sample, config, some_params(config), prime, 5)
+    return jax.eval_shape(functools.partial(shaped, **options), jax.random.key(0))
+
+
+WRONG_FOR_SAMPLE = [
+    *(("temperature", t) for t in (-0.1, math.nan, jnp.float32(-1))),
+    *(("top_k", k) for k in (0, -3, True, VOCAB + 1)),
+]
+
+
+@pytest.mark.parametrize(("field", "value"), WRONG_FOR_SAMPLE, ids=str)
+def test_the_pure_function_refuses_them_too(field, value):
+    with pytest.raises(InputError, match=f"^{field} is .*: (give|expected) "):
+        of_sample(**{field: value})
+
+
+def test_top_k_is_at_most_the_size_of_the_vocabulary():
+    options = SamplingOptions(top_k=VOCAB + 1)
+    remedy = f"^top_k is {VOCAB + 1}: give a number from 1 to {VOCAB}, the size"
+    with pytest.raises(InputError, match=remedy):
+        of_sample(options=options)
+
+
+@pytest.mark.parametrize("options", [(0, None), (1e3, 1), (3e38, None), (0.5, VOCAB)])
 def test_options_at_their_limits_are_accepted(options):
-    SamplingOptions(*options).check(VOCAB)
+    assert of_sample(options=SamplingOptions(*options)).shape == (5,)
+
+
+def test_options_are_made_of_plain_numbers():
+    options = SamplingOptions(np.float32(0.5), np.int64(3))
+    assert (type(options.temperature), type(options.top_k)) == (float, int)
+    assert SamplingOptions(temperature=0) == SamplingOptions(temperature=0.0)
+
+
+def test_only_building_them_checks():
+    """A transformation puts what it likes in the place of numbers."""
+    options = SamplingOptions()
+    for placeholder in (None, "x", -1.0, object()):
+        leaves = jax.tree.map(lambda _, placeholder=placeholder: placeholder, options)
+        assert leaves.temperature is placeholder
+    assert jax.vmap(lambda o: o)(jax.tree.map(lambda _: jnp.ones(3), options))
 
 
 def test_options_are_a_pytree_whose_numbers_are_data():
@@ -290,5 +333,4 @@ def test_options_are_a_pytree_whose_numbers_are_data():
 
 
 def test_each_option_is_a_keyword():
-    fields = {field.name for field in dataclasses.fields(SamplingOptions)}
-    assert set(SamplingKeywords.__annotations__) == fields
+    assert get_type_hints(SamplingKeywords) == get_type_hints(SamplingOptions)
