@@ -115,7 +115,7 @@ class Checkpoints:
     ) -> Any:
         """What `read` makes of the step that is meant.
 
-        A run that is training may retire the step meanwhile; then it is done again.
+        A run that is training may retire the step meanwhile; then `read` is called again with the newer one.
         """
         while True:
             before = self.steps()
@@ -139,7 +139,7 @@ class Checkpoints:
         if latest is None:
             raise InputError(
                 f"every checkpoint in {self.directory} is damaged ({listed}): restore them "
-                "from a copy, or train anew with --fresh or another --workdir."
+                "from a copy, or start over with --fresh or another --workdir."
             )
         if damaged and strict:
             raise InputError(
@@ -198,7 +198,7 @@ class Checkpoints:
             try:
                 return read(self.path(step))
             except Exception as error:
-                # A shortage of memory is no damage of what is read.
+                # A shortage of memory does not mean that the file is damaged.
                 if is_shortage(error):
                     raise
                 reason = f"its {what} cannot be read: {reason_for(error)}"

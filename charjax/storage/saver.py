@@ -64,7 +64,7 @@ class Saver(Checkpoints):
         self._pending = step, self._background.submit(_failing, finish)
 
     def poll(self) -> None:
-        """Raise OSError if a save has failed meanwhile; return at once."""
+        """Raise OSError if a save has failed since; return at once."""
         if self._pending is not None and self._pending[1].done():
             self.wait()
 
@@ -99,7 +99,7 @@ class Saver(Checkpoints):
     def _retire_all_but(self, saved: int) -> None:
         """Deletes the steps that are neither just saved, nor the newest, nor the best.
 
-        Damaged steps stay: they are not ours to delete.
+        Damaged steps stay, for a person to look at.
         """
         kept = {saved, self.latest(), self.best()}
         for step in self.steps():

@@ -47,7 +47,7 @@ def check_format(path: Path, record: Any) -> None:
 
 
 def check_old_format(path: Path) -> None:
-    """Refuses a step of the first format, which had no manifest: that is no damage."""
+    """Refuses a step of the first format, which had no manifest; it is not damaged."""
     if (path / manifest.NAME).exists():
         return
     try:

@@ -12,7 +12,7 @@ from charjax.config.schema import Config
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Hyperparameters:
-    """What a step may be given anew without another compilation; `vmap` takes many.
+    """What may change from step to step without another compilation; `vmap` takes many.
 
     Whether a thing is on at all is the config's: where `model.dropout` or
     `optimizer.weight_decay` is 0, its value here is not looked at. A 0 here is the same as

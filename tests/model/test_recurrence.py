@@ -136,13 +136,13 @@ def test_resets_inside_a_window_equal_the_plain_scan(name, one_hot):
     for layout in LAYOUTS.values():
         laid_out = partial(scan.run, layout=layout, reset=reset)
         assert_close(value_and_gradients(laid_out, name, "float32", args), expected, 1e-5)
-    # What a row was before counts for nothing where it begins anew.
+    # What a row was before counts for nothing where it begins again.
     for leaf in map(np.asarray, jax.tree.leaves(expected[1][1])):
         assert not leaf[[0, 4]].any() and leaf[[1, 2, 3, 5]].any()
 
 
 @pytest.mark.parametrize("name", CELLS)
-def test_where_every_step_begins_anew_the_hidden_kernel_learns_nothing(name):
+def test_where_every_step_begins_again_the_hidden_kernel_learns_nothing(name):
     args, reset = arguments(name, 4, 2), jnp.ones((4, 2), bool)
     _, gradients = value_and_gradients(partial(run, reset=reset), name, "float32", args)
     assert not gradients[0]["kernel_h"].any()
