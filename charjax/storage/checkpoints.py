@@ -115,7 +115,8 @@ class Checkpoints:
     ) -> Any:
         """What `read` makes of the step that is meant.
 
-        A run that is training may retire the step meanwhile; then `read` is called again with the newer one.
+        A run that is training may retire the step meanwhile; then `read` is called
+        with the newer one.
         """
         while True:
             before = self.steps()

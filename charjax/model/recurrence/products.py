@@ -69,7 +69,7 @@ def lookup(
     """Rows of `table [v, ...]` for `ids [...]`: a one-hot product without the product.
 
     The gradient is a product with the one-hot ids, deterministic on every device; above
-    `ONE_HOT_LIMIT` symbols it is a scatter, whose sums a GPU may order differently each time.
+    `ONE_HOT_LIMIT` symbols it is a scatter, whose sums a GPU orders as it likes.
     """
     return _lookup(jnp.dtype(dtype), ids, table)
 
