@@ -49,7 +49,9 @@ def training(work: Work, precision: str) -> Any:
     key = jax.random.key(0)
     sharding = placement.state_sharding(mesh, config, jax.eval_shape(make, key))
     update = jax.jit(
-        functools.partial(train_step, config),
+        functools.partial(
+            train_step, config, recurrence=meshes.recurrence_for(config, mesh)
+        ),
         donate_argnums=0,
         out_shardings=(sharding, placement.replicated(mesh)),
     )
@@ -75,7 +77,9 @@ def sampling(work: Work, precision: str, streams: int) -> Any:
     """Chunk after chunk of new characters in so many streams."""
     config = work.config(_on_device(precision))
     params = jax.jit(functools.partial(init, config, work.vocab_size))(jax.random.key(0))
-    chunk = jax.jit(draw, static_argnums=(0, 3))
+    mesh = meshes.make_mesh(jax.devices()[:1])
+    recurrence = meshes.recurrence_for(config, mesh, (streams, 1))
+    chunk = jax.jit(functools.partial(draw, recurrence=recurrence), static_argnums=(0, 3))
     held: dict[str, Any] = {"state": start(config, jnp.zeros((work.vocab_size,)), streams)}
     key, options = jax.random.key(0), jax.tree.map(jnp.float32, SamplingOptions())
 

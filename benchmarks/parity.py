@@ -18,6 +18,7 @@ import jax
 import numpy as np
 
 from charjax import Config, DataConfig, ModelConfig, OptimizerConfig, TrainConfig
+from charjax.devices import mesh as meshes
 from charjax.text.batching import batch_at
 from charjax.text.corpus import load
 from charjax.text.survey import survey
@@ -37,7 +38,9 @@ def make_config(cell: Any, text: str, steps: int) -> Config:
 def train_charjax(config: Config, ids: np.ndarray, vocab_size: int) -> list[float]:
     """Losses of each step, nats per character."""
     state = initial_state(config, vocab_size, jax.random.key(config.train.seed))
-    update = jax.jit(functools.partial(train_step, config), donate_argnums=0)
+    recurrence = meshes.recurrence_for(config, meshes.make_mesh(jax.devices()[:1]))
+    step = functools.partial(train_step, config, recurrence=recurrence)
+    update = jax.jit(step, donate_argnums=0)
     losses = []
     for step in range(config.train.steps or 0):
         batch = batch_at(ids, config.data, config.train.seed, step)

@@ -10,12 +10,15 @@ from typing import Any, Unpack, overload
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import Array
 
 from charjax.config.schema import Config
 from charjax.devices import memory
+from charjax.devices import mesh as meshes
 from charjax.errors import InputError
 from charjax.model.network import init, initial_carry
 from charjax.model.parameters import Params
+from charjax.model.recurrence.choose import Recurrence
 from charjax.sampling import draw as sampling
 from charjax.sampling.options import SamplingKeywords, SamplingOptions
 from charjax.storage import run_directory
@@ -32,9 +35,9 @@ CHUNK = 128
 # Longest piece of text read in one pass, which bounds memory and compiled shapes.
 PASS = 1024
 
-_prefill = jax.jit(sampling.prefill, static_argnums=0)
-_draw = jax.jit(sampling.draw, static_argnums=(0, 3))
-_score = jax.jit(eval_step, static_argnums=0)
+_prefill = jax.jit(sampling.prefill, static_argnums=(0, 5))
+_draw = jax.jit(sampling.draw, static_argnums=(0, 3, 6))
+_score = jax.jit(eval_step, static_argnums=(0, 4))
 
 
 @dataclass(frozen=True, eq=False)
@@ -170,9 +173,12 @@ class LanguageModel:
         def chunks() -> Iterator[np.ndarray]:
             state, key = self._read(prime_ids, rows), jax.random.key(seed)
             numbers = jax.tree.map(jnp.float32, options)
+            recurrence = self._recurrence(rows, 1)
             waiting, left = None, length
             while left > 0:
-                state, ids = _draw(self.config, self.params, state, CHUNK, key, numbers)
+                state, ids = _draw(
+                    *(self.config, self.params, state, CHUNK, key, numbers, recurrence)
+                )
                 # The next chunk is under way while this one is looked at.
                 if waiting is not None:
                     yield np.asarray(waiting)
@@ -199,7 +205,10 @@ class LanguageModel:
             state = state._replace(carry=carry)
         for piece, count in _pieces(ids):
             lengths = np.full(1, count, np.int32)
-            state = _prefill(self.config, self.params, state, piece[None], lengths)
+            recurrence = self._recurrence(1, len(piece))
+            state = _prefill(
+                *(self.config, self.params, state, piece[None], lengths, recurrence)
+            )
         return sampling.repeated(state, rows)
 
     def predict(self, text: str, carry: Any = None) -> tuple[np.ndarray, Any]:
@@ -236,9 +245,17 @@ class LanguageModel:
         for (piece, count), (target, _) in zip(inputs, targets, strict=True):
             mask = np.arange(len(piece)) < count
             batch = Batch(piece[None], target[None], mask[None], np.zeros((1, 1), bool))
-            carry, piece_nats = _score(self.config, self.params, carry, batch)
+            recurrence = self._recurrence(1, len(piece))
+            carry, piece_nats = _score(self.config, self.params, carry, batch, recurrence)
             nats.append(np.asarray(piece_nats)[0, :count])
         return np.concatenate(nats)
+
+    def _recurrence(self, rows: int, steps: int) -> Recurrence:
+        """What suits the devices that the parameters lie on."""
+        first = jax.tree.leaves(self.params)[0]
+        devices = first.devices() if isinstance(first, Array) else jax.local_devices()[:1]
+        mesh = meshes.make_mesh(list(devices))
+        return meshes.recurrence_for(self.config, mesh, (rows, steps))
 
 
 def _options(

@@ -10,6 +10,8 @@ import pytest
 import charjax
 from charjax import InputError
 from charjax.language_model import CHUNK, PASS
+from charjax.model.recurrence import cpu
+from charjax.model.recurrence.choose import Recurrence
 from charjax.storage.checkpoints import Checkpoints
 
 TEXT = "It was a bright cold day in April, and the clocks were striking thirteen. " * 60
@@ -143,6 +145,21 @@ def test_unknown_characters(model):
 def test_arguments_are_checked_at_once_not_when_the_stream_is_read(model):
     with pytest.raises(InputError, match="temperature"):
         model.stream("It ", temperature=-1.0)
+
+
+def test_the_recurrence_suits_the_device_that_the_parameters_lie_on(model, monkeypatch):
+    layouts, run = [], Recurrence.run
+
+    def noted(self, *args):
+        layouts.append(self.layout)
+        return run(self, *args)
+
+    monkeypatch.setattr(Recurrence, "run", noted)
+    # Another config compiles anew.
+    again = dataclasses.replace(model, config=model.config.replace(**{"train.seed": 77}))
+    again.generate("It ", length=1)
+    again.score("It was")
+    assert len(layouts) >= 3 and set(layouts) == {cpu.ONE_DEVICE}
 
 
 def test_best_latest_and_numbered_steps(workdir):

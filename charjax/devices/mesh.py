@@ -49,10 +49,17 @@ def local_rows(mesh: Mesh, rows: int) -> tuple[int, int]:
     return first * share, (first + processes.count(me)) * share
 
 
-def recurrence_for(config: Config, mesh: Mesh) -> Recurrence:
-    """The implementation of the recurrence that suits a config on these devices."""
+def recurrence_for(
+    config: Config, mesh: Mesh, batch: tuple[int, int] | None = None
+) -> Recurrence:
+    """The implementation of the recurrence that suits a config on these devices, and so
+    many rows and steps; None is the windows of training.
+
+    >>> recurrence_for(Config(), make_mesh()).name
+    'scan'
+    """
     platform = mesh.devices.flat[0].platform
-    batch = config.data.batch_size, config.data.sequence_length
+    batch = batch or (config.data.batch_size, config.data.sequence_length)
     return choose(platform, config.model, batch, config.train.precision, mesh.shape)
 
 

@@ -19,7 +19,7 @@ from charjax.model.cells import cell_named
 from charjax.model.parameter import Parameter
 from charjax.model.parameters import Params
 from charjax.model.recurrence import products
-from charjax.model.recurrence.choose import Recurrence, choose
+from charjax.model.recurrence.choose import GENERAL_RECURRENCE, Recurrence
 from charjax.model.recurrence.plain import zeroed
 
 
@@ -29,7 +29,7 @@ class Network(nn.Module):
     config: ModelConfig
     vocab_size: int
     dtype: str
-    recurrence: Recurrence = Recurrence()
+    recurrence: Recurrence = GENERAL_RECURRENCE
 
     @nn.compact
     def __call__(
@@ -141,7 +141,7 @@ def apply(
     length: Integer[Array | np.ndarray, " batch"] | None = None,
     *,
     dropout: Array | float | None = None,
-    recurrence: Recurrence | None = None,
+    recurrence: Recurrence = GENERAL_RECURRENCE,
 ) -> tuple[Float[Array, "batch *time vocab"], Any]:
     """Scores of the next character at every position.
 
@@ -160,7 +160,8 @@ def apply(
       length: `[b]` int32, at least 1: rows whose state stays what it was after so many
         steps, for texts of different lengths. Forward only.
       dropout: the share to drop, instead of a `model.dropout` that is not 0.
-      recurrence: its implementation; None is the one for the default device.
+      recurrence: its implementation; `devices.mesh.recurrence_for` knows the fastest for
+        a place.
 
     Returns:
       Logits `[b, t, v]` float32 (natural log, not normalised), or with `length` those of
@@ -177,8 +178,6 @@ def apply(
     """
     if reset is not None and reset.shape[1] == 1:
         carry, reset = zeroed(carry, reset[:, 0]), None
-    if recurrence is None:
-        recurrence = _for_default_device(config, ids.shape)
     vocab_size, model = parameters.vocab_size(params), config.model
     module = Network(model, vocab_size, config.train.precision, recurrence)
     drops = None
@@ -191,9 +190,3 @@ def apply(
         dropout=drops,
     )
     return logits if length is not None else logits.transpose(1, 0, 2), carry
-
-
-def _for_default_device(config: Config, shape: tuple[int, ...]) -> Recurrence:
-    platform, mesh = jax.default_backend(), {"devices": jax.device_count()}
-    rows, steps = shape
-    return choose(platform, config.model, (rows, steps), config.train.precision, mesh)

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import jax
 
 from charjax.config.schema import Config
+from charjax.model.cells import cell_named
 from charjax.run.run import Run
 
 
@@ -19,7 +20,7 @@ def introduction(run: Run, first: int) -> Iterator[str]:
         f"model: {model.num_layers} x {model.hidden_size} {model.cell.upper()}, "
         f"{parameters:,} parameters, {run.config.train.precision}, on {devices}"
     )
-    yield f"recurrence: {plan.recurrence.name}, {plan.recurrence.reason}"
+    yield f"recurrence: {plan.recurrence.describe(cell_named(model.cell))}"
     steps, epochs = run.config.train.steps, run.config.train.epochs
     limit = ""
     if steps is not None and epochs is not None:

@@ -21,7 +21,7 @@ from charjax.config.schema import Config
 from charjax.errors import InputError
 from charjax.model.network import apply, initial_carry
 from charjax.model.parameters import Params, as_operands, vocab_size
-from charjax.model.recurrence.choose import Recurrence
+from charjax.model.recurrence.choose import GENERAL_RECURRENCE, Recurrence
 from charjax.sampling.options import SamplingOptions
 
 # Numbers of noise drawn at once, at most: 64 MiB.
@@ -88,7 +88,7 @@ def prefill(
     state: SamplingState,
     ids: Integer[Array | np.ndarray, "batch time"],
     length: Integer[Array | np.ndarray, " batch"],
-    recurrence: Recurrence | None = None,
+    recurrence: Recurrence = GENERAL_RECURRENCE,
 ) -> SamplingState:
     """Reads text in one pass.
 
@@ -98,7 +98,7 @@ def prefill(
       state: the state before the text.
       ids: the text, `[b, t]`, padded on the right with any id.
       length: `[b]` int32, how many ids of each row count, at least 1.
-      recurrence: its implementation; None is the one for the default device.
+      recurrence: its implementation, as in `apply`.
 
     Returns:
       The state after the text; its position is unchanged.
@@ -126,7 +126,7 @@ def draw(
     length: int,
     key: Array,
     options: SamplingOptions = _AS_IT_IS,
-    recurrence: Recurrence | None = None,
+    recurrence: Recurrence = GENERAL_RECURRENCE,
 ) -> tuple[SamplingState, Int[Array, "batch length"]]:
     """Draws `length` characters for each row: the compiled loop.
 
@@ -137,7 +137,7 @@ def draw(
       length: how many characters; static, so that the loop's trip count is known.
       key: PRNG key of the whole text, the same for each chunk of it.
       options: a pytree; its numbers may be arrays `[b]`, one for each row.
-      recurrence: its implementation; None is the one for the default device.
+      recurrence: its implementation, as in `apply`.
 
     Returns:
       The state after, and the drawn ids `[b, length]` int32.
@@ -196,7 +196,7 @@ def sample(
     top_k: int | None = None,
     *,
     options: SamplingOptions | None = None,
-    recurrence: Recurrence | None = None,
+    recurrence: Recurrence = GENERAL_RECURRENCE,
 ) -> Int[Array, "*batch length"]:
     """New text after a prime, as ids; pure, and usable under `jit` and `vmap`.
 
@@ -210,7 +210,7 @@ def sample(
         number, or `[b]`, one for each row, which is not checked.
       top_k: draw among the k likeliest characters only; static under `jit`.
       options: all that a draw may be told, instead of these two.
-      recurrence: its implementation; None is the one for the default device.
+      recurrence: its implementation, as in `apply`.
 
     Raises:
       InputError: an empty prime, or an impossible temperature or top_k.

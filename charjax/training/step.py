@@ -13,7 +13,7 @@ from charjax.config.schema import Config
 from charjax.model.loss import cross_entropy
 from charjax.model.network import apply
 from charjax.model.parameters import Params
-from charjax.model.recurrence.choose import Recurrence
+from charjax.model.recurrence.choose import GENERAL_RECURRENCE, Recurrence
 from charjax.model.recurrence.plain import zeroed
 from charjax.text.batching import Batch
 from charjax.training.hyperparameters import Hyperparameters
@@ -33,7 +33,7 @@ def train_step(
     *,
     hyperparameters: Hyperparameters | None = None,
     optimizer: optax.GradientTransformation | None = None,
-    recurrence: Recurrence | None = None,
+    recurrence: Recurrence = GENERAL_RECURRENCE,
     gather: Gather = lambda params: params,
 ) -> tuple[TrainState, Metrics]:
     """One update: state in, state out.
@@ -48,7 +48,7 @@ def train_step(
       key: the run's PRNG key, the same at every step; the step number is folded in.
       hyperparameters: values to use instead of the config's.
       optimizer: turns gradients into updates, instead of what the config says.
-      recurrence: its implementation; None is the one for the default device.
+      recurrence: its implementation, as in `apply`.
       gather: brings together parameters, or gradients like them, that are split over
         devices: the former before their use, the latter while parts are added up.
 
@@ -87,9 +87,7 @@ def train_step(
     return _unless(skipped, after, state, batch, follows=optimizer is None), metrics
 
 
-def _gradient(
-    config: Config, values: Hyperparameters, recurrence: Recurrence | None
-) -> Any:
+def _gradient(config: Config, values: Hyperparameters, recurrence: Recurrence) -> Any:
     """(parameters, batch, carry, key) -> nats of the batch and carry after, gradients."""
 
     def nats(params: Params, batch: Batch, carry: Any, key: Array) -> tuple[Array, Any]:
@@ -183,7 +181,7 @@ def eval_step(
     params: Params,
     carry: Any,
     batch: Batch,
-    recurrence: Recurrence | None = None,
+    recurrence: Recurrence = GENERAL_RECURRENCE,
 ) -> tuple[Any, Float[Array, "batch time"]]:
     """Scores one window without dropout.
 

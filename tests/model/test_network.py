@@ -9,12 +9,16 @@ import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from charjax.config.schema import Config
+from charjax.model import network
 from charjax.model.cells import cell_named, names
-from charjax.model.network import Network, apply, init, initial_carry
+from charjax.model.network import Network, init, initial_carry
 from charjax.model.recurrence import cpu
 from charjax.model.recurrence.choose import Recurrence
 
 VOCAB, HIDDEN = 7, 6
+# As eight virtual CPU devices have it; the tests of training take the general one.
+HERE = Recurrence("scan", cpu.SEVERAL_DEVICES)
+apply = functools.partial(network.apply, recurrence=HERE)
 run = jax.jit(apply, static_argnums=0)
 initialise = jax.jit(init, static_argnums=(0, 1))
 SHAPES = [
@@ -399,10 +403,10 @@ def test_gradients_equal_autodiff_of_the_plain_scan(cell, layers, embedding, row
     weights = np.random.default_rng(5).normal(size=(steps, rows, VOCAB))
 
     def results(dtype, recurrence):
-        network = Network(config.model, VOCAB, dtype, recurrence)
+        module = Network(config.model, VOCAB, dtype, recurrence)
 
         def total(params, carry):
-            logits, after = network.apply({"params": params}, ids, carry)
+            logits, after = module.apply({"params": params}, ids, carry)
             return (logits * weights).sum() + sum(map(jnp.sum, after)), (logits, after)
 
         exact = jax.tree.map(lambda leaf: leaf.astype(dtype), (params, carry))

@@ -12,6 +12,11 @@ from charjax.model.network import apply, init, initial_carry
 from charjax.model.parameter import layer
 from charjax.model.recurrence import plain
 from charjax.model.recurrence.choose import choose
+from charjax.sampling.draw import sample
+from charjax.text.batching import Batch
+from charjax.training.schedule import resolve
+from charjax.training.state import initial_state
+from charjax.training.step import eval_step, train_step
 
 VOCAB = 7
 
@@ -83,6 +88,22 @@ def test_the_choice_is_told_the_platform_and_asks_nobody(monkeypatch):
     assert layouts["gpu", 1] == layouts["tpu", 8] == layouts["gpu", 8]
     assert len({layouts["cpu", 1], layouts["cpu", 8], layouts["gpu", 1]}) == 3
     assert all(choice.reason for choice in chosen.values())
+
+
+def test_pure_functions_ask_nobody_where_they_run(monkeypatch):
+    for name in ("default_backend", "devices", "local_devices", "device_count"):
+        monkeypatch.setattr(jax, name, lambda: pytest.fail("asked"))
+    config = resolve(Config(model=model()).replace(**{"data.batch_size": 3}), 10)
+    ids, counted = np.zeros((3, 6), np.int32), np.ones((3, 6), bool)
+    batch = Batch(ids, ids, counted, counted[:, :1])
+
+    def everything(key):
+        state = initial_state(config, VOCAB, key)
+        scored = eval_step(config, state.params, state.carry, batch)
+        drawn = sample(config, state.params, ids, 2, key)
+        return train_step(config, state, batch, key), scored, drawn
+
+    jax.eval_shape(everything, jax.random.key(0))
 
 
 # A minimal gated unit (Zhou et al. 2016) whose gate comes before its second product.

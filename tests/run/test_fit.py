@@ -1,5 +1,6 @@
 """Training from the library: learning, resuming, refusing."""
 
+import dataclasses
 import json
 import logging
 import re
@@ -21,6 +22,8 @@ from charjax import (
     TrainConfig,
     inspect_run,
 )
+from charjax.model.cells import rnn
+from charjax.model.recurrence import plain
 from charjax.reporting.report import open_report
 from charjax.run.plan import plan
 from charjax.run.run import Run
@@ -356,6 +359,16 @@ def test_one_compilation_of_the_step_and_one_of_the_evaluation(tmp_path, caplog)
     compiled = re.findall(r"Finished XLA compilation of jit\((\w+)\)", caplog.text)
     assert compiled.count("train_step") == 1
     assert compiled.count("eval_step") == 1
+
+
+@pytest.mark.parametrize(
+    ("run", "words"),
+    [(None, "scan, laid out for XLA's CPU"), (plain.run, "the cell's own")],
+)
+def test_the_recurrence_that_runs_is_told_before_training(monkeypatch, capsys, run, words):
+    monkeypatch.setattr(rnn, "CELL", dataclasses.replace(rnn.CELL, run=run))
+    charjax.fit(small(**{"model.cell": "rnn", "train.steps": 1}), text=TEXT)
+    assert f"recurrence: {words}" in capsys.readouterr().err
 
 
 def test_a_loss_that_is_no_number_improves_nothing():

@@ -18,9 +18,15 @@ _IMPLEMENTATIONS: dict[str, ModuleType] = {"plain": plain, "scan": scan}
 
 @dataclass(frozen=True)
 class Recurrence:
-    """An implementation and what it is told of its surroundings; hashable."""
+    """An implementation and what it is told of its surroundings; hashable.
+
+    >>> from charjax.model.cells import cell_named
+    >>> Recurrence().describe(cell_named("lstm"))
+    'scan, it runs everywhere'
+    """
 
     name: Literal["plain", "scan"] = "scan"
+    """What runs a cell that brings no `run` of its own."""
 
     layout: Layout = GENERAL
 
@@ -30,6 +36,10 @@ class Recurrence:
     def takes_ids(self, cell: Cell) -> bool:
         """Whether ids are read as rows of `kernel_x`, or the network must make features."""
         return cell.run is None or cell.takes_ids
+
+    def describe(self, cell: Cell) -> str:
+        """What runs for a cell and why, for people."""
+        return "the cell's own" if cell.run else f"{self.name}, {self.reason}"
 
     def run(
         self,
@@ -44,6 +54,10 @@ class Recurrence:
         """One layer over time, as `plain.run` describes it."""
         run = cell.run or _IMPLEMENTATIONS[self.name].run
         return run(cell, dtype, layer, inputs, state, reset, length, self.layout)
+
+
+GENERAL_RECURRENCE = Recurrence()
+"""The one that runs everywhere, though not everywhere fastest."""
 
 
 def choose(
@@ -67,7 +81,7 @@ def choose(
     """
     del model, batch, precision
     if platform != "cpu":
-        return Recurrence()
+        return GENERAL_RECURRENCE
     several = any(count > 1 for count in mesh.values())
     layout = cpu.SEVERAL_DEVICES if several else cpu.ONE_DEVICE
     return Recurrence("scan", layout, "laid out for XLA's CPU compiler")
