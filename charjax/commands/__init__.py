@@ -1,6 +1,6 @@
 """The commands, one file each, and what they do about signals, memory and exit codes.
 
 A file with `Options`, a dataclass, and `run`, which takes one and returns an exit code, is
-a command of the file's name. The first line of the docstring of `Options` describes it.
+a command of the file's name. The docstring of `Options`, one line, describes it.
 What is slow to import (JAX, and whatever imports it) is imported inside `run`.
 """

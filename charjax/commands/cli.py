@@ -12,7 +12,7 @@ import tyro
 import charjax
 from charjax import commands
 from charjax.commands.exit_codes import exit_code
-from charjax.commands.fields import Refused, registry
+from charjax.commands.fields import WrongUsage, read
 from charjax.errors import InputError, suggestion
 
 
@@ -31,8 +31,10 @@ def main(argv: list[str] | None = None, only: str | None = None) -> int:
     def run(signals: Any) -> int:
         try:
             options = _parsed_alone(arguments, only) if only else _parsed(arguments)
-        except Refused as error:
-            raise error.args[0] from None
+        except WrongUsage as error:
+            command = next((name for name in found() if arguments[:1] == [name]), "")
+            called = f"python {only}.py" if only else f"charjax {command}".rstrip()
+            raise InputError(f"{error}\nSee {called} --help.") from None
         return sys.modules[type(options).__module__].run(options, signals)
 
     return exit_code(run)
@@ -53,35 +55,31 @@ def found() -> dict[str, ModuleType]:
 
 def _parsed_alone(arguments: list[str], name: str) -> Any:
     command = found()[name]
-    shown = _defaults(command, arguments)
-    return tyro.cli(command.Options, args=arguments, registry=registry, **shown)
+    return read(command.Options, arguments, **_shown(command, arguments))
 
 
 def _parsed(arguments: list[str]) -> Any:
     known, name = found(), arguments[0] if arguments else "--help"
     if name not in known and not name.startswith("-"):
-        raise InputError(f"there is no command {name!r}; {suggestion(name, known)}")
+        raise WrongUsage(f"there is no command {name!r}; {suggestion(name, known)}")
     subcommands = []
     for each, command in known.items():
-        first_line = inspect.cleandoc(command.Options.__doc__).partition("\n")[0]
-        shown: dict[str, Any] = {"description": first_line}
-        if each == name:
-            shown = _defaults(command, arguments[1:])
+        shown = _shown(command, arguments[1:] if each == name else None)
         subcommand = tyro.conf.subcommand(each, **shown)
         subcommands.append(Annotated[command.Options, subcommand])
-    return tyro.cli(
+    return read(
         Union[tuple(subcommands)],  # pyright: ignore # noqa: UP007
-        args=arguments,
+        arguments,
         prog="charjax",
         description="Character-level language models. --version prints the version.",
-        registry=registry,
     )
 
 
-def _defaults(command: ModuleType, arguments: list[str]) -> dict[str, Any]:
-    """What a command's options are where they are not given, and its description."""
+def _shown(command: ModuleType, arguments: list[str] | None) -> dict[str, Any]:
+    """What `--help` says of a command, and its defaults if it is the one called."""
     description = inspect.cleandoc(command.Options.__doc__)
-    if not hasattr(command, "defaults"):
+    if arguments is None or not hasattr(command, "defaults"):
         return {"description": description}
-    default, note = command.defaults(arguments)
+    default, source = command.defaults(arguments)
+    note = f"Defaults are those of {source}."
     return {"default": default, "description": f"{description}\n\n{note}"}

@@ -18,7 +18,7 @@ Switch = Annotated[bool, tyro.conf.FlagCreatePairsOff]
 class OfRun:
     """Which run, and which of its checkpoints."""
 
-    workdir: Path | None = None
+    workdir: Annotated[Path | None, tyro.conf.arg(metavar="PATH")] = None
     """The run; the default is the newest in runs/."""
 
     step: str = "best"

@@ -10,6 +10,7 @@ from typing import Annotated
 import tyro
 
 import charjax
+from charjax.commands.fields import read
 from charjax.commands.of_run import RUNS, Switch
 from charjax.commands.signals import Signals
 from charjax.config.presets import default_name, load_config
@@ -27,7 +28,9 @@ class Place:
     config.json."""
 
     workdir: Annotated[str | None, tyro.conf.arg(metavar="PATH")] = None
-    """Where to keep the run; the default is runs/NAME of the preset, or runs/default."""
+    """Where to keep the run; the default is runs/NAME of the preset, or runs/default. A
+    run that is there goes on with its own config; only its length, cadences and early
+    stopping may be given anew."""
 
     fresh: Switch = False
     """Start over, even if the workdir holds a run."""
@@ -46,11 +49,7 @@ class Place:
 
 @dataclass(frozen=True)
 class Options(Place):
-    """Train a model, or go on with a run that was stopped.
-
-    A workdir that holds a run is resumed with that run's own config; then only its
-    length, cadences and early stopping may be given anew.
-    """
+    """Train a model, or go on with a run that was stopped."""
 
     run: Annotated[Config, tyro.conf.arg(name="")] = field(default_factory=Config)
 
@@ -64,17 +63,17 @@ class Options(Place):
 
 
 def defaults(arguments: list[str]) -> tuple[Options, str]:
-    """The options where they are not given, and a line that says where they are from."""
+    """The options where they are not given, and what they are from."""
     # A request for a completion script is for the whole command.
     own = [argument for argument in arguments if not argument.startswith("--tyro-")]
-    place, _ = tyro.cli(Place, args=own, add_help=False, return_unknown_args=True)
+    place, _ = read(Place, own, add_help=False, return_unknown_args=True)
     if place.resumes():
         start = run_directory.read_config(place.directory())
         source = f"the run in {place.directory()}, which this would resume"
     else:
         start = place.preset()
         source = "Config()" if place.config is None else f"--config {place.config}"
-    return Options(run=start), f"The defaults below are those of {source}."
+    return Options(run=start), source
 
 
 def run(options: Options, signals: Signals) -> int:
