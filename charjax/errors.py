@@ -1,4 +1,4 @@
-"""What charjax raises of its own, and what it says of a name that does not exist."""
+"""What charjax raises of its own, and words that many messages share."""
 
 import difflib
 from collections.abc import Iterable
@@ -7,7 +7,8 @@ from collections.abc import Iterable
 class InputError(ValueError):
     """Wrong usage, config or input: the commands print it as one short line and exit 2.
 
-    The message names the field or file, the value found and the remedy.
+    The message names the field or file, the value found and the remedy. Arguments stand
+    in backquotes, as `workdir` or `fresh=True`; the commands print --workdir and --fresh.
     """
 
 
@@ -27,3 +28,12 @@ def suggestion(name: str, known: Iterable[str]) -> str:
     """
     close = difflib.get_close_matches(name, known := list(known), n=1)
     return f"did you mean {close[0]}?" if close else f"known are {', '.join(known)}."
+
+
+def counted(number: int, plural: str) -> str:
+    """A number of things.
+
+    >>> counted(1, "devices"), counted(1600, "steps")
+    ('1 device', '1,600 steps')
+    """
+    return f"{number:,} {plural.removesuffix('s') if number == 1 else plural}"

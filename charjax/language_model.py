@@ -15,7 +15,7 @@ from jax import Array
 from charjax.config.schema import Config
 from charjax.devices import memory
 from charjax.devices import mesh as meshes
-from charjax.errors import InputError
+from charjax.errors import InputError, counted
 from charjax.model.network import init, initial_carry
 from charjax.model.parameters import Params
 from charjax.model.recurrence.choose import Recurrence
@@ -163,12 +163,12 @@ class LanguageModel:
     ) -> Iterator[np.ndarray]:
         """New ids in chunks `[rows, <= CHUNK]`; checks its arguments at once."""
         if length < 0:
-            raise InputError(f"length is {length}: give 0 or more characters.")
+            raise InputError(f"`length` is {length}: give 0 or more characters.")
         options.check_vocabulary(self.vocabulary.size)
         if rows < 1:
-            raise InputError(f"num_samples is {rows}: give at least 1.")
+            raise InputError(f"`num_samples` is {rows}: give at least 1.")
         if not 0 <= seed < 2**32:
-            raise InputError(f"seed is {seed}: give a number from 0 to 4294967295.")
+            raise InputError(f"`seed` is {seed}: give a number from 0 to 4294967295.")
 
         def chunks() -> Iterator[np.ndarray]:
             state, key = self._read(prime_ids, rows), jax.random.key(seed)
@@ -224,7 +224,7 @@ class LanguageModel:
         """
         ids = self.vocabulary.encode(text)
         if len(ids) == 0:
-            raise InputError("text is empty: predict needs at least one character.")
+            raise InputError("`text` is empty: predict needs at least one character.")
         state = self._read(ids, 1, carry)
         return np.asarray(jax.nn.softmax(state.logits[0])), state.carry
 
@@ -237,8 +237,8 @@ class LanguageModel:
         ids = self.vocabulary.encode(text, on_unknown)
         if len(ids) < 2:
             raise InputError(
-                f"text has {len(ids)} characters: score needs at least 2, since the "
-                "first only serves as context."
+                f"`text` has {counted(len(ids), 'characters')}: score needs at least 2, "
+                "since the first only serves as context."
             )
         carry, nats = initial_carry(self.config, 1), []
         inputs, targets = _pieces(ids[:-1]), _pieces(ids[1:])

@@ -8,14 +8,15 @@ from typing import Literal
 import charjax
 from charjax.commands.of_run import OfRun, Switch
 from charjax.commands.signals import Signals
-from charjax.errors import InputError
+from charjax.config.schema import Split
+from charjax.errors import InputError, counted
 
 
 @dataclass(frozen=True)
 class Options(OfRun):
     """Score a split of a run's own text, or a text of yours."""
 
-    split: Literal["train", "validation", "test"] | None = None
+    split: Split | None = None
     """A split of the run's own text; validation if no text is given."""
 
     text: Path | None = None
@@ -58,12 +59,13 @@ def run(options: Options, _: Signals) -> int:
     if options.json:
         print(json.dumps(found))
         return 0
-    how = f"{found['rows']} rows, state carried"
+    characters = counted(found["characters"], "characters")
+    how = f"{counted(found['rows'], 'rows')}, state carried"
     if found["window"] is not None:
         how = f"windows of {found['window']} from zero state"
     print(
         f"{found['text']}, step {found['step']:,}: {found['nats_per_char']:.4f} nats, "
         f"{found['bits_per_char']:.4f} bits per character, "
-        f"perplexity {found['perplexity']:.3f} ({found['characters']:,} characters, {how})"
+        f"perplexity {found['perplexity']:.3f} ({characters}, {how})"
     )
     return 0

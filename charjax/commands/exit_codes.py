@@ -1,6 +1,7 @@
 """Turns what a command raises into one line on standard error and an exit code."""
 
 import os
+import re
 import sys
 import time
 from collections.abc import Callable
@@ -35,7 +36,7 @@ def _attempt(command: Callable[[Signals], int]) -> int:
                 # Here, where a closed pipe is caught, rather than when Python ends.
                 sys.stdout.flush()
     except InputError as error:
-        return _failed(error, 2)
+        return _failed(as_options(str(error)), 2)
     except Diverged as error:
         return _failed(error, 3)
     except BrokenPipeError:
@@ -56,6 +57,20 @@ def _attempt(command: Callable[[Signals], int]) -> int:
             "ended, start all again, and the run goes on from its last checkpoint."
         )
         return _failed(reason, 1)
+
+
+def as_options(message: str) -> str:
+    """A message of the library, which names arguments, as one that names options.
+
+    >>> as_options("give another `workdir`, or `fresh=True`, or `on_unknown='skip'`.")
+    'give another --workdir, or --fresh, or --on-unknown skip.'
+    """
+
+    def option(found: re.Match[str]) -> str:
+        name, value = found["name"].replace("_", "-"), (found["value"] or "").strip("'")
+        return f"--{name}" if value in ("", "True") else f"--{name} {value}"
+
+    return re.sub(r"`(?P<name>[\w.]+)(=(?P<value>\w+|'[^'`]*'))?`", option, message)
 
 
 def _failed(message: object, code: int) -> int:

@@ -9,7 +9,7 @@
     ...         check_fields(self)
     >>> Options(length=0)
     Traceback (most recent call last):
-    charjax.errors.InputError: length is 0: give a whole number of at least 1.
+    charjax.errors.InputError: `length` is 0: give a whole number of at least 1.
 
 A check is a frozen dataclass whose `remedy(value)` says what to give instead, and nothing
 if the value is fine. It sees each item of a tuple, and never None.
@@ -91,7 +91,7 @@ def check_fields(section: Any, prefix: str = "") -> None:
 
     NumPy numbers, paths, lists, and whole numbers where a float is expected become plain
     values first. Floats must be finite, also as float32. Raises InputError naming the first
-    field that does not fit, as `prefix.name`.
+    field that does not fit: `prefix.name`, or an argument where there is no prefix.
     """
     for name, hint in typing.get_type_hints(type(section), include_extras=True).items():
         hint, *checks = (
@@ -99,7 +99,7 @@ def check_fields(section: Any, prefix: str = "") -> None:
         )
         value = _plain(getattr(section, name), hint)
         object.__setattr__(section, name, value)
-        field = f"{prefix}.{name}" if prefix else name
+        field = f"{prefix}.{name}" if prefix else f"`{name}`"
         if not _accepts(value, hint):
             refuse(field, value, f"expected {_describe(hint)}")
         for item in value if isinstance(value, tuple) else (value,):
@@ -131,7 +131,10 @@ def _plain(value: Any, hint: Any) -> Any:
         of_item = typing.get_args(next(tuples, None))
         return tuple(_plain(item, of_item and of_item[0]) for item in value)
     if type(value) is int and float in _kinds(hint) and int not in _kinds(hint):
-        return float(value)
+        try:
+            return float(value)
+        except OverflowError:
+            return math.inf if value > 0 else -math.inf
     return value
 
 

@@ -19,12 +19,12 @@ def load_config(name: str) -> Config:
         presets = {file.stem: file for file in _presets()}
         if name not in presets:
             raise InputError(
-                f"--config is {name!r}: there is no such preset; "
+                f"`config` is {name!r}: there is no such preset; "
                 f"{suggestion(name, presets)} A file's name must end in .py or .json."
             )
         path = presets[name]
     if not path.is_file():
-        raise InputError(f"--config is {name!r}: there is no such file.")
+        raise InputError(f"`config` is {name!r}: there is no such file.")
     try:
         if path.suffix == ".json":
             config = from_dict(json.loads(path.read_text("utf-8")))
@@ -38,17 +38,17 @@ def load_config(name: str) -> Config:
         spec.loader.exec_module(module)
         config = module.get_config()
     except InputError as error:
-        raise InputError(f"--config {name}: {error}") from error
+        raise InputError(f"`config` is {name!r}: {error}") from error
     except (Exception, SystemExit) as error:
         line = traceback.extract_tb(error.__traceback__)[-1]
         where = f" (line {line.lineno})" if Path(line.filename) == path.absolute() else ""
         raise InputError(
-            f"--config is {name!r}: {path}{where} cannot be read: "
+            f"`config` is {name!r}: {path}{where} cannot be read: "
             f"{type(error).__name__}: {error}"
         ) from error
     if not isinstance(config, Config):
         raise InputError(
-            f"--config is {name!r}: get_config() gave a {type(config).__name__}; it must "
+            f"`config` is {name!r}: get_config() gave a {type(config).__name__}; it must "
             "return a charjax.Config."
         )
     return config

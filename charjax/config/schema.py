@@ -28,6 +28,10 @@ from charjax.config.checks import (
 )
 from charjax.errors import InputError
 
+Split = Literal["train", "validation", "test"]
+SPLITS: tuple[Split, ...] = typing.get_args(Split)
+"""The parts of a text, in this order."""
+
 
 @dataclasses.dataclass(frozen=True)
 class DataConfig:

@@ -11,7 +11,7 @@ import numpy as np
 from jax.sharding import AxisType, Mesh
 
 from charjax.config.schema import Config
-from charjax.errors import InputError
+from charjax.errors import InputError, counted
 from charjax.model.recurrence.choose import Recurrence, choose
 
 DATA, MODEL = "data", "model"
@@ -27,10 +27,10 @@ def make_mesh(devices: list[Any] | None = None, model: int = 1) -> Mesh:
     devices = sorted(devices, key=lambda device: (device.process_index, device.id))
     local = len(devices) // len({device.process_index for device in devices})
     if local % model:
-        fitting = [str(k) for k in range(1, local + 1) if local % k == 0]
+        fitting = [k for k in range(1, local + 1) if local % k == 0]
         raise InputError(
-            f"parallel.model is {model}: each process has {local} devices, which it must "
-            f"divide; {_either(fitting)} would fit."
+            f"parallel.model is {model}: it must divide the {counted(local, 'devices')} "
+            f"of each process; {_either(fitting)} would fit."
         )
     grid = np.array(devices).reshape(-1, model)
     return Mesh(grid, (DATA, MODEL), axis_types=(AxisType.Auto, AxisType.Auto))
@@ -69,8 +69,9 @@ def check_devices(config: Config, mesh: Mesh) -> None:
     devices, model = rows_share(mesh), mesh.shape[MODEL]
     if size % (devices * parts):
         cut = f" in {parts} parts (optimizer.accumulate)" if parts > 1 else ""
-        fewer = [str(k) for k in range(1, devices) if size % (k * parts) == 0]
-        hint = f", or {_either(fewer)} devices" if fewer else ""
+        fewer = [k for k in range(1, devices) if size % (k * parts) == 0]
+        noun = "device" if fewer == [1] else "devices"
+        hint = f", or {_either(fewer)} {noun}" if fewer else ""
         raise InputError(
             f"data.batch_size is {size}: {devices} devices cannot share its rows evenly"
             f"{cut}; {_neighbours(size, devices * parts)} would fit{hint}."
@@ -92,5 +93,6 @@ def _neighbours(size: int, step: int) -> str:
     return f"{below} or {above}" if below else f"{above}"
 
 
-def _either(fitting: list[str]) -> str:
-    return " or ".join(filter(None, [", ".join(fitting[:-1]), fitting[-1]]))
+def _either(choices: list[int]) -> str:
+    *others, last = map(str, choices)
+    return f"{', '.join(others)} or {last}" if others else last

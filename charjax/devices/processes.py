@@ -79,7 +79,7 @@ def join(how: str) -> Callable[[], None]:
             "address:port,count,index"
         )
         raise InputError(
-            f"--distributed is {how!r}: {reason}{advice if how == 'auto' else ''}."
+            f"`distributed` is {how!r}: {reason}{advice if how == 'auto' else ''}."
         ) from error
     finally:
         patience.cancel()
@@ -104,19 +104,19 @@ def _parsed(how: str) -> dict[str, Any]:
     parts = how.split(",")
     if len(parts) != 3 or not (parts[1].isdecimal() and parts[2].isdecimal()):
         raise InputError(
-            f"--distributed is {how!r}: give off, auto, or the coordinator's address, "
+            f"`distributed` is {how!r}: give off, auto, or the coordinator's address, "
             "the number of processes and this one's index, as in 10.0.0.1:4321,2,0."
         )
     address, count, index = parts[0], int(parts[1]), int(parts[2])
     port = address.rpartition(":")[2]
     if not (":" in address and port.isdecimal() and 0 < int(port) < 2**16):
         raise InputError(
-            f"--distributed is {how!r}: the address needs a port from 1 to 65535, as in "
+            f"`distributed` is {how!r}: the address needs a port from 1 to 65535, as in "
             "10.0.0.1:4321,2,0."
         )
     if index >= count:
         raise InputError(
-            f"--distributed is {how!r}: the index counts from 0 and must be below the "
+            f"`distributed` is {how!r}: the index counts from 0 and must be below the "
             "number of processes."
         )
     if index == 0:
@@ -124,7 +124,7 @@ def _parsed(how: str) -> dict[str, Any]:
             socket.create_server(("", int(port))).close()
         except OSError as error:
             raise InputError(
-                f"--distributed is {how!r}: this process cannot listen at port {port} "
+                f"`distributed` is {how!r}: this process cannot listen at port {port} "
                 f"({error.strerror}): is another run still going? Give another port to all."
             ) from error
     return {

@@ -17,7 +17,7 @@ import numpy as np
 from charjax.config.schema import Config
 from charjax.devices import memory, placement
 from charjax.devices import mesh as meshes
-from charjax.errors import InputError
+from charjax.errors import InputError, counted
 from charjax.evaluation import units
 from charjax.evaluation.protocols import Ids, stateful_batches, windowed_batches
 from charjax.model.network import initial_carry
@@ -82,11 +82,11 @@ def evaluate(
     rows = config.train.eval_rows if rows is None else rows
     for name, value in (("rows", rows), ("window", window)):
         if value is not None and value < 1:
-            raise InputError(f"{name} is {value}: give a whole number of at least 1.")
+            raise InputError(f"`{name}` is {value}: give a whole number of at least 1.")
     if len(ids) < 2:
         raise InputError(
-            f"the text to score has {len(ids)} characters: it needs at least 2, since "
-            "the first only serves as input."
+            f"the text to score has {counted(len(ids), 'characters')}: it needs at least "
+            "2, since the first only serves as input."
         )
     mesh = meshes.make_mesh() if mesh is None else mesh
     positions = len(ids) - 1
@@ -99,7 +99,7 @@ def evaluate(
         batches = windowed_batches(ids, rows, window)
 
     with memory.explain_shortage(
-        f"there is not enough memory to score {rows} rows at once: make rows "
+        f"there is not enough memory to score {counted(rows, 'rows')} at once: make rows "
         "(train.eval_rows) smaller."
     ):
         total = _total(config, params, batches, rows, mesh)

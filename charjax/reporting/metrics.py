@@ -87,7 +87,7 @@ def _whole_lines(path: Path) -> list[str]:
         ):
             raise InputError(
                 f"{path}, line {number}, is damaged: delete this line, or start over "
-                "with --fresh."
+                "with `fresh=True`."
             )
         lines.append(line.decode() + "\n")
     return lines

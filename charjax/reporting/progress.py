@@ -61,7 +61,8 @@ def reading(quiet: bool = False) -> Iterator[Watch]:
             if shown is None:
                 shown = stack.enter_context(_suitable(passing=True))
             if total:
-                far = f"{what}: {done / 1e9:.1f} of {total / 1e9:.1f} GB"
+                size, unit = (1e9, "GB") if total >= 1e9 else (1e6, "MB")
+                far = f"{what}: {done / size:.1f} of {total / size:.1f} {unit}"
                 shown.draw(done / total, far, time_left.after(done))
             elif what != message:
                 message = what

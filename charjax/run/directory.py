@@ -30,7 +30,7 @@ def locked(plan: Plan) -> Iterator[None]:
             if processes.is_first():
                 stack.enter_context(lock(plan.workdir))
         _check_shared(plan.workdir)
-        processes.check_agreement({"run in --workdir": str(plan.resuming)})
+        processes.check_agreement({"run in `workdir`": str(plan.resuming)})
         yield
 
 
@@ -43,7 +43,7 @@ def _check_shared(workdir: Path) -> None:
         while lock_holder(workdir) != holder:
             if time.monotonic() > deadline:
                 raise InputError(
-                    f"--workdir is {workdir}: process {jax.process_index()} does not see "
+                    f"`workdir` is {workdir}: process {jax.process_index()} does not see "
                     "there what process 0 has just written: put it on a file system that "
                     "all processes share."
                 )

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import jax
 
 from charjax.config.schema import Config
+from charjax.errors import counted
 from charjax.model.cells import cell_named
 from charjax.run.run import Run
 
@@ -15,7 +16,7 @@ def introduction(run: Run, first: int) -> Iterator[str]:
     if first == 0:
         yield from run.corpus.text.lines()
     parameters = sum(leaf.size for leaf in jax.tree.leaves(plan.abstract.params))
-    devices = f"{plan.mesh.size} {jax.devices()[0].device_kind} device(s)"
+    devices = counted(plan.mesh.size, f"{jax.devices()[0].device_kind} devices")
     yield (
         f"model: {model.num_layers} x {model.hidden_size} {model.cell.upper()}, "
         f"{parameters:,} parameters, {run.config.train.precision}, on {devices}"
@@ -26,8 +27,8 @@ def introduction(run: Run, first: int) -> Iterator[str]:
     if steps is not None and epochs is not None:
         limit = f" (train.{'steps' if plan.total == steps else 'epochs'} ends first)"
     yield (
-        f"run: {plan.total:,} steps{limit} of {data.batch_size} x {data.sequence_length} "
-        f"characters, {plan.epoch_steps:,} steps an epoch"
+        f"run: {counted(plan.total, 'steps')}{limit} of {data.batch_size} x "
+        f"{data.sequence_length} characters, {counted(plan.epoch_steps, 'steps')} an epoch"
     )
     yield from _hints(run, first, parameters)
 

@@ -12,7 +12,7 @@ import jax
 
 from charjax.devices import mesh as meshes
 from charjax.devices import placement, processes
-from charjax.errors import Diverged
+from charjax.errors import Diverged, counted
 from charjax.evaluation.units import bits
 from charjax.run.clock import Clock
 from charjax.run.run import Run, evaluate_split, sample, save, tolerate
@@ -126,9 +126,9 @@ def _pause(
     if loss is not None:
         run.report.draw(run.config.model.cell)
     if exhausted:
+        stale = counted(standing.stale_evaluations, "evaluations")
         run.report.message(
-            f"stopping early: no improvement in {standing.stale_evaluations} evaluations "
-            f"since step {standing.best_step:,}"
+            f"stopping early: no improvement in {stale} since step {standing.best_step:,}"
         )
     return standing
 

@@ -11,10 +11,10 @@ import jax
 import optax
 from jax import Array
 
-from charjax.config.schema import Config, flatten
+from charjax.config.schema import SPLITS, Config, flatten
 from charjax.devices import memory, placement, processes
 from charjax.devices import mesh as meshes
-from charjax.errors import InputError
+from charjax.errors import InputError, counted
 from charjax.language_model import load
 from charjax.model.parameters import Params
 from charjax.model.recurrence.choose import Recurrence
@@ -146,7 +146,7 @@ def check_agreement(plan: Plan) -> None:
 def _epoch_steps(config: Config, surveyed: Survey) -> int:
     """Steps in an epoch; refuses a text that is too short."""
     lengths = {}
-    for name in ("train", "validation", "test"):
+    for name in SPLITS:
         start, end = boundaries(surveyed.text.length, name, config.data.split)
         batching.check_length(end - start, config.data, name)
         lengths[name] = end - start
@@ -174,7 +174,7 @@ def _check_optimizer(
         raise InputError(
             f"optimizer is {given or usual}: the run in {workdir} was trained with "
             f"{record.optimizer or usual}; give fit(optimizer=) the same, or start over "
-            "with --fresh or another --workdir."
+            "with `fresh=True` or another `workdir`."
         )
 
 
@@ -185,9 +185,9 @@ def check_text(
     if record.text.fingerprint != text.fingerprint:
         raise InputError(
             f"data.source is {' '.join(config.data.sources)}: the text is not the one "
-            f"that {workdir} was trained on ({text.length:,} characters now, "
-            f"{record.text.length:,} then). Restore the text, or start over with --fresh "
-            "or another --workdir."
+            f"that {workdir} was trained on ({counted(text.length, 'characters')} now, "
+            f"{record.text.length:,} then). Restore the text, or start over with "
+            "`fresh=True` or another `workdir`."
         )
 
 
@@ -210,7 +210,10 @@ def _origin(config: Config, vocabulary: Vocabulary) -> Params:
     ]
     if model.vocabulary != vocabulary:
         here, there = set(vocabulary.symbols), set(model.vocabulary.symbols)
-        only = [f"{len(here - there)} symbols only here", f"{len(there - here)} only there"]
+        only = [
+            f"{counted(len(here - there), 'symbols')} only here",
+            f"{len(there - here)} only there",
+        ]
         differs.append(f"the vocabularies differ ({', '.join(only)})")
     if differs:
         raise InputError(

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from charjax.config.schema import Config
+from charjax.config.schema import Config, Split
 from charjax.devices import placement, processes
 from charjax.evaluation.evaluate import evaluate
 from charjax.language_model import LanguageModel
@@ -15,7 +15,7 @@ from charjax.run.plan import Plan
 from charjax.run.start import items
 from charjax.storage.record import Record, Standing, versions
 from charjax.storage.saver import Saver
-from charjax.text.corpus import Corpus, Split
+from charjax.text.corpus import Corpus
 from charjax.training.optimizer import name_of
 from charjax.training.state import TrainState
 

@@ -6,12 +6,12 @@ from typing import Any
 
 import numpy as np
 
+from charjax.config.schema import Split
 from charjax.errors import InputError
 from charjax.evaluation.evaluate import evaluate
 from charjax.language_model import LanguageModel, load
 from charjax.reporting.progress import reading
 from charjax.storage import run_directory
-from charjax.text.corpus import Split
 from charjax.text.corpus import load as load_corpus
 from charjax.text.survey import survey
 from charjax.text.vocabulary import OnUnknown
@@ -54,7 +54,7 @@ def evaluate_run(
         unreadable, too short, or not the one that the run was trained on.
     """
     if split is not None and text is not None:
-        raise InputError("split and text are both given: give one of them.")
+        raise InputError("`split` and `text` are both given: give one of them.")
     model = load(workdir, step)
     with reading(quiet) as watch:
         if text is None:
@@ -85,11 +85,11 @@ def _ids_of_split(
         raise InputError(
             f"data.source is {' '.join(data.sources)}: the text is not the one that "
             f"{workdir} was trained on, so it has no {split} split; restore it, or score "
-            "the text as it is with --text."
+            "the text as it is with `text`."
         )
     ids = load_corpus(found, watch).split(split, data.split)
     if len(ids) == 0:
-        raise InputError(f"split is {split}: data.split {data.split} has none.")
+        raise InputError(f"`split` is {split}: data.split {data.split} has none.")
     return ids
 
 
@@ -97,7 +97,7 @@ def _ids_of_file(
     path: Path, model: LanguageModel, encoding: str, on_unknown: OnUnknown, watch: Watch
 ) -> np.ndarray:
     if not path.is_file():
-        raise InputError(f"text is {path}: there is no such file.")
+        raise InputError(f"`text` is {path}: there is no such file.")
     try:
         data = dataclasses.replace(
             model.config.data,
@@ -109,5 +109,5 @@ def _ids_of_file(
         found = survey(data, None, model.vocabulary, on_unknown, watch)
     except InputError as error:
         message = str(error).replace("data.encoding", "encoding")
-        raise InputError(f"text is {path}: {message}") from error
+        raise InputError(f"`text` is {path}: {message}") from error
     return load_corpus(found, watch).ids

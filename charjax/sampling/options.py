@@ -40,7 +40,7 @@ class SamplingOptions:
         """
         if self.top_k is not None and self.top_k > size:
             refuse(
-                *("top_k", self.top_k),
+                *("`top_k`", self.top_k),
                 f"give a number from 1 to {size}, the size of the vocabulary, or None to "
                 "draw from all",
             )

@@ -44,12 +44,12 @@ class Checkpoints:
         if not self.directory.exists():
             raise InputError(
                 f"there is no checkpoint at {directory}: train there first, or choose "
-                "another --workdir."
+                "another `workdir`."
             )
         if not self.directory.is_dir():
             raise InputError(
                 f"{directory} is a file, not a directory of checkpoints: move it away or "
-                "choose another --workdir."
+                "choose another `workdir`."
             )
 
     def path(self, step: int) -> Path:
@@ -97,7 +97,7 @@ class Checkpoints:
         if not steps:
             raise InputError(
                 f"there is no checkpoint in {self.directory}: train there first, "
-                "or choose another --workdir."
+                "or choose another `workdir`."
             )
         if which in ("latest", "best"):
             latest = self._newest(strict)
@@ -106,7 +106,7 @@ class Checkpoints:
         if is_step(str(which)) and int(which) in steps:
             return int(which)
         raise InputError(
-            f"--step is {which}: {self.directory} holds step "
+            f"`step` is {which}: {self.directory} holds step "
             f"{_listed(steps)}; give one of them, best or latest."
         )
 
@@ -140,12 +140,12 @@ class Checkpoints:
         if latest is None:
             raise InputError(
                 f"every checkpoint in {self.directory} is damaged ({listed}): restore them "
-                "from a copy, or start over with --fresh or another --workdir."
+                "from a copy, or start over with `fresh=True` or another `workdir`."
             )
         if damaged and strict:
             raise InputError(
                 f"{self.directory} holds damaged checkpoints ({listed}): restore them from "
-                f"a copy, delete them, or leave --strict out to go on from step {latest}."
+                f"a copy, delete them, or leave `strict` out to go on from step {latest}."
             )
         for step, reason in damaged.items():
             warn(
@@ -206,7 +206,7 @@ class Checkpoints:
         others = [
             other for other in self.steps() if other != step and not self.damage(other)
         ]
-        remedy = f"try --step {others[-1]}" if others else "there is no other step"
+        remedy = f"try `step={others[-1]}`" if others else "there is no other step"
         raise InputError(
             f"checkpoint step {step} in {self.directory} is damaged ({reason}): {remedy}."
         )

@@ -61,7 +61,7 @@ def _held(path: Path) -> Iterator[None]:
                 holder = file.read() or "another one"
             raise InputError(
                 f"{path.parent} is in use by process {holder}: wait for it, stop it, or "
-                "choose another --workdir."
+                "choose another `workdir`."
             ) from None
         except OSError:
             # Some network file systems have no locks.
@@ -84,5 +84,5 @@ def _held(path: Path) -> Iterator[None]:
 
 def _unwritable(workdir: Path, error: OSError) -> InputError:
     return InputError(
-        f"{workdir} cannot be written, {error.strerror}: choose another --workdir."
+        f"{workdir} cannot be written, {error.strerror}: choose another `workdir`."
     )

@@ -36,7 +36,7 @@ def holds_run(workdir: Path) -> bool:
         return (workdir / CONFIG).exists() or (workdir / CHECKPOINTS).exists()
     except OSError as error:
         raise InputError(
-            f"{workdir} cannot be read, {error.strerror}: choose another --workdir."
+            f"{workdir} cannot be read, {error.strerror}: choose another `workdir`."
         ) from error
 
 
@@ -46,7 +46,7 @@ def read_config(workdir: Path) -> Config:
     Raises InputError if `config.json` is absent, damaged or not a config.
     """
     path = workdir / CONFIG
-    remedy = "restore it from a copy, choose another --workdir, or start over with --fresh"
+    remedy = "restore a copy, choose another `workdir`, or start over with `fresh=True`"
     try:
         return from_dict(json.loads(path.read_text(encoding="utf-8")))
     except FileNotFoundError:
@@ -87,7 +87,7 @@ def check_apart(workdir: Path, config: Config) -> None:
         if inside or around:
             raise InputError(
                 f"data.source is {source!r} and the run's directory {workdir}: a run's own "
-                "files would be read as text; give the files by name, or another --workdir."
+                "files would be read as text; give the files by name, or another `workdir`."
             )
 
 
@@ -130,7 +130,7 @@ def resumed_config(stored: Config, requested: Config) -> Config:
     if refused:
         raise InputError(
             "a run is resumed with its own config. Leave these as they are, give another "
-            "--workdir, or start over with --fresh:\n  " + "\n  ".join(refused)
+            "`workdir`, or start over with `fresh=True`:\n  " + "\n  ".join(refused)
         )
     return stored.replace(**changes)
 
@@ -164,7 +164,7 @@ def newest_run(root: Path) -> Path:
     if not runs:
         raise InputError(
             f"there is no run with a checkpoint in {root}/: train one first, "
-            "or name its directory with --workdir."
+            "or name its directory with `workdir`."
         )
     return max(runs, key=_last_written)
 
@@ -176,8 +176,8 @@ def _require_own_config(path: Path) -> None:
         return
     if not isinstance(values, dict) or not set(values) & set(to_dict(Config())):
         raise InputError(
-            f"{path} is not a run's: --fresh will not delete it; "
-            "move it away or choose another --workdir."
+            f"{path} is not a run's: `fresh=True` will not delete it; "
+            "move it away or choose another `workdir`."
         )
 
 

@@ -6,12 +6,12 @@ the step number, and each host can ask for only its rows.
 """
 
 from collections.abc import Callable
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from charjax.config.schema import DataConfig
-from charjax.errors import InputError
+from charjax.config.schema import SPLITS, DataConfig, Split
+from charjax.errors import InputError, counted
 
 _FEISTEL_ROUNDS = 8
 
@@ -167,9 +167,7 @@ def batch_at(
     return stream_window(ids, data.batch_size, data.sequence_length, window, row_range)
 
 
-def check_length(
-    n: int, data: DataConfig, split: Literal["train", "validation", "test"]
-) -> None:
+def check_length(n: int, data: DataConfig, split: Split) -> None:
     """Refuse a split of `n` symbols that is too short, with what would fit.
 
     Training needs one whole batch: batch_size * sequence_length positions for streams,
@@ -179,12 +177,11 @@ def check_length(
     """
     rows, length, unit = data.batch_size, data.sequence_length, data.vocabulary
     if n < 2:
-        index = ("train", "validation", "test").index(split)
-        if n == 0 and data.split[index] == 0:
+        if n == 0 and data.split[SPLITS.index(split)] == 0:
             return
         raise InputError(
-            f"data.split is {data.split!r}: it leaves {n} {unit} for {split}, and at least "
-            "2 are needed; give a longer text, or other shares."
+            f"data.split is {data.split!r}: it leaves {counted(n, unit)} for {split}, and "
+            "at least 2 are needed; give a longer text, or other shares."
         )
     if split != "train":
         return

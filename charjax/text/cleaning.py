@@ -184,7 +184,7 @@ def _undecodable(
     reason = error.reason if isinstance(error, UnicodeDecodeError) else str(error)
     return InputError(
         f"{name} is not valid {encoding}{where}: {reason}. Give its encoding, such as "
-        "--data.encoding latin-1, or model bytes with --data.vocabulary bytes."
+        "`data.encoding='latin-1'`, or model bytes with `data.vocabulary='bytes'`."
     )
 
 

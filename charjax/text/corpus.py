@@ -3,11 +3,11 @@
 import dataclasses
 from collections.abc import Iterator
 from fractions import Fraction
-from typing import Literal
 
 import numpy as np
 from jaxtyping import UInt
 
+from charjax.config.schema import SPLITS, Split
 from charjax.errors import InputError
 from charjax.text import sources, token_cache
 from charjax.text.cleaning import Tally, clean
@@ -15,8 +15,6 @@ from charjax.text.description import TextDescription, named
 from charjax.text.survey import Survey
 from charjax.text.vocabulary import codes
 from charjax.text.watch import Watch, counter, silent
-
-Split = Literal["train", "validation", "test"]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -57,7 +55,7 @@ def boundaries(n: int, split: Split, shares: tuple[float, float, float]) -> tupl
     for index in range(3):
         ends_here = not any(parts[index + 1 :])
         stops.append(n if ends_here else min(int(n * sum(parts[: index + 1])), n))
-    index = ("train", "validation", "test").index(split)
+    index = SPLITS.index(split)
     return stops[index], stops[index + 1]
 
 

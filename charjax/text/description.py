@@ -6,6 +6,7 @@ import functools
 import numpy as np
 from jaxtyping import Int64
 
+from charjax.errors import counted
 from charjax.text.vocabulary import Vocabulary
 
 
@@ -55,8 +56,8 @@ class TextDescription:
             for i in rarest
         )
         return [
-            f"{named(self.sources)}: {self.length:,} {self.vocabulary.kind}, "
-            f"{self.vocabulary.size:,} symbols",
+            f"{named(self.sources)}: {counted(self.length, self.vocabulary.kind)}, "
+            f"{counted(self.vocabulary.size, 'symbols')}",
             *self.notes,
             f"rarest: {', '.join(shown)}",
         ]

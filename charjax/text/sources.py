@@ -35,7 +35,7 @@ def locate(
     if text is not None:
         if not isinstance(text, str | bytes):
             raise InputError(
-                f"text is of type {type(text).__name__}: give a str or bytes, or None to "
+                f"`text` is of type {type(text).__name__}: give a str or bytes, or None to "
                 "read data.source."
             )
         return text, ("text in memory",)

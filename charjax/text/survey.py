@@ -146,7 +146,7 @@ def _count(
     if unknown.size and on_unknown == "error":
         raise InputError(
             f"{name}: {describe_unknown(unknown.tolist())}: take them out of the text, "
-            'leave them out with --on-unknown skip (on_unknown="skip"), or train a new '
+            "leave them out with `on_unknown='skip'`, or train a new "
             "model on this text."
         )
     if unknown.size == occurring.size:
@@ -168,5 +168,5 @@ def _oddities(code_counts: np.ndarray, counts: np.ndarray) -> list[str]:
     if np.count_nonzero(counts) == 1:
         notes.append("only one distinct symbol: there is nothing to learn")
     if counts.size > _MANY_SYMBOLS:
-        notes.append(f"{counts.size:,} symbols are many: consider --data.vocabulary bytes")
+        notes.append(f"{counts.size:,} symbols are many: consider data.vocabulary bytes")
     return notes

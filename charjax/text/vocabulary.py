@@ -127,7 +127,7 @@ class Vocabulary:
         if unknown and on_unknown == "error":
             raise InputError(
                 f"{describe_unknown(sorted(unknown))}: take them out, or leave them out "
-                'with --on-unknown skip (on_unknown="skip").'
+                "with `on_unknown='skip'`."
             )
         return np.concatenate(pieces)
 

@@ -1,6 +1,7 @@
 """The commands as a person or a script runs them: real processes, real exit codes."""
 
 import dataclasses
+import itertools
 import json
 import os
 import re
@@ -160,17 +161,96 @@ def test_wrong_usage_is_a_short_message_and_exit_code_2(tmp_path, arguments, wor
 
 
 @pytest.mark.parametrize(
+    ("arguments", "only", "said"),
+    [
+        ("train --bogus", None, ["unrecognized options: --bogus", "See charjax train"]),
+        ("--bogus", "train", ["--bogus", "See python train.py"]),
+        ("train --workdir", None, ["missing value", "--workdir", "See charjax train"]),
+        ("train --model.cell x", None, ["'x'", "--model.cell", "See charjax train"]),
+        ("sample --lenght 3", None, ["--length INT", "Characters", "See charjax sample"]),
+        ("evaluate --rows x", None, ["parsing --rows", "See charjax evaluate"]),
+        ("inspect 3", None, ["unrecognized options: 3", "See charjax inspect"]),
+        ("smaple", None, ["did you mean sample", "See charjax --help"]),
+        ("--bogus", None, ["--bogus", "evaluate, inspect, sample, train", "See charjax"]),
+        ("", None, ["evaluate, inspect, sample, train", "See charjax --help"]),
+    ],
+)
+def test_wrong_options_are_refused_in_one_style(
+    tmp_path, monkeypatch, capsys, arguments, only, said
+):
+    monkeypatch.chdir(tmp_path)
+    assert main(arguments.split(), only) == 2
+    out, err = capsys.readouterr()
+    assert out == "" and err.startswith("error: ") and "error: error" not in err
+    for words in said:
+        assert words in err
+    assert re.fullmatch("See .* --help.", err.splitlines()[-1])
+
+
+def test_messages_of_the_library_name_options_of_the_command(runs, monkeypatch, capsys):
+    monkeypatch.chdir(runs)
+    for arguments, library, command in [
+        ("evaluate --text absent", "`text` is absent", "--text is absent"),
+        (
+            "evaluate --text text.txt --split test",
+            "`split` and `text` are both",
+            "--split and --text are both",
+        ),
+        ("evaluate --split test", "`split` is test", "--split is test"),
+        ("evaluate --rows 0", "`rows` is 0", "--rows is 0"),
+        ("sample --step 7", "`step` is 7", "--step is 7"),
+    ]:
+        name, *options = arguments.split()
+        keywords = dict(zip([o[2:] for o in options[::2]], options[1::2], strict=True))
+        keywords = {key: int(v) if v.isdigit() else v for key, v in keywords.items()}
+        call = charjax.evaluate_run if name == "evaluate" else charjax.load
+        with pytest.raises(charjax.InputError, match=library):
+            call("runs/text", **keywords)
+        assert main(arguments.split()) == 2
+        assert f"error: {command}" in capsys.readouterr().err
+    run_of_another = ["train", "--workdir", "runs/text", "--model.hidden_size", "8"]
+    assert main(run_of_another) == 2
+    assert "give another --workdir, or start over with --fresh" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("width", [80, 120])
+@pytest.mark.parametrize("name", ["", "evaluate", "inspect", "sample", "train"])
+def test_help_fills_the_lines_of_the_terminal(monkeypatch, capsys, name, width):
+    monkeypatch.setenv("COLUMNS", str(width))
+    with pytest.raises(SystemExit):
+        main([*name.split(), "--help"])
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= width
+    texts = [line.strip("│").rstrip() for line in lines]
+    for line, after in itertools.pairwise(texts):
+        indents = {len(text) - len(text.lstrip()) for text in (line, after)}
+        if len(indents) == 1 and min(indents) and after.strip()[0] not in "-•(":
+            # The first word of a line did not fit into the one before.
+            assert len(line) + len(after.split()[0]) > width - 5, line
+
+
+def test_a_preset_is_read_once(runs, monkeypatch, capsys):
+    monkeypatch.chdir(runs)
+    (runs / "told.py").write_text(f"{(runs / 'text.py').read_text()}print('read')\n")
+    for options in (["--workdir", "runs/text"], ["--workdir", "runs/new"]):
+        wrong = ["--distributed", "3"]
+        assert main(["train", "--config", "told.py", *options, *wrong]) == 2
+        out, err = capsys.readouterr()
+        assert (out, "--distributed is '3'" in err) == ("read\n", True)
+
+
+@pytest.mark.parametrize(
     ("options", "words"),
     [
-        (["--temperature", "-1"], ["temperature", "-1"]),
+        (["--temperature", "-1"], ["--temperature", "-1"]),
         (["--temperature", "nan"], ["temperature", "nan"]),
         (["--temperature", "inf"], ["temperature", "inf"]),
-        (["--top-k", "0"], ["top_k", "0"]),
-        (["--top-k", "1000"], ["top_k", "1000", "the vocabulary"]),
-        (["--length", "-1"], ["length", "-1"]),
-        (["--num-samples", "0"], ["num_samples", "0"]),
-        (["--seed", "-5"], ["seed", "-5"]),
-        (["--step", "7"], ["step", "7", "12"]),
+        (["--top-k", "0"], ["--top-k", "0"]),
+        (["--top-k", "1000"], ["--top-k", "1000", "the vocabulary"]),
+        (["--length", "-1"], ["--length", "-1"]),
+        (["--num-samples", "0"], ["--num-samples", "0"]),
+        (["--seed", "-5"], ["--seed", "-5"]),
+        (["--step", "7"], ["--step", "7", "12"]),
         (["--prime", "Zürich"], ["'Z'", "'ü'", "U+00FC", "--on-unknown skip"]),
     ],
     ids=lambda value: " ".join(value),
@@ -287,7 +367,7 @@ def test_evaluation_refuses_a_changed_text_and_reads_other_encodings(tmp_path):
     done = run(*evaluate, "--split", "validation", cwd=tmp_path)
     assert done.returncode == 2 and b"not the one" in done.stderr
     done = run(*evaluate, "--text", "anna", cwd=tmp_path)
-    assert done.returncode == 2 and b"text is anna" in done.stderr
+    assert done.returncode == 2 and b"--text is anna" in done.stderr
 
 
 def test_odd_characters_are_written_byte_for_byte(tmp_path, capfdbinary):

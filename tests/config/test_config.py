@@ -41,6 +41,13 @@ def test_whole_numbers_serve_as_floats():
     assert DataConfig(split=(1, 0, 0)) == DataConfig(split=(1.0, 0.0, 0.0))
 
 
+def test_a_whole_number_too_large_for_a_float_is_refused_by_name():
+    for number in (10**400, -(10**400)):
+        values = json.loads(f'{{"optimizer": {{"learning_rate": {number}}}}}')
+        with pytest.raises(InputError, match=r"optimizer\.learning_rate is -?inf: give a"):
+            from_dict(values)
+
+
 def test_every_field_is_documented():
     import ast
     import inspect

@@ -49,8 +49,9 @@ def test_check_devices_names_what_would_fit(rows, devices, parts, fitting):
     assert ("optimizer.accumulate" in message) == (parts > 1)
     for size in fitting:
         meshes.check_devices(make_config(size, parts), mesh)
+    assert "1 devices" not in message
     # A resumed run cannot change its batch, but may use fewer devices.
-    if found := re.search(r"or ([^;]*) devices\.$", message):
+    if found := re.search(r"or ([^;]*) devices?\.$", message):
         for count in map(int, re.findall(r"\d+", found[1].split("fit, or ")[-1])):
             fewer = meshes.make_mesh(jax.devices()[:count])
             meshes.check_devices(make_config(rows, parts), fewer)

@@ -168,7 +168,7 @@ def test_the_defaults_are_all_devices_and_the_configs_rows():
 
 @pytest.mark.parametrize("n", [0, 1])
 def test_a_text_too_short_to_score_is_refused(n):
-    with pytest.raises(InputError, match=f"has {n} characters"):
+    with pytest.raises(InputError, match=f"has {n} character"):
         evaluate(make_config(), some_params(), some_ids(n))
 
 

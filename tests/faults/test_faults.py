@@ -229,7 +229,7 @@ def test_a_run_whose_newest_step_is_damaged_goes_on_from_the_one_before(tmp_path
     data[len(data) // 2] ^= 1
     path.write_bytes(bytes(data))
 
-    with pytest.raises(InputError, match=r"damaged.*--strict"):
+    with pytest.raises(InputError, match=r"damaged.*`strict`"):
         fit(config, run, text=TEXT, quiet=True, strict=True)
     result = fit(config, run, text=TEXT, quiet=True)
     assert "step 30" in capfd.readouterr().err

@@ -73,7 +73,7 @@ def test_a_config_file_is_accepted_whole_or_refused(fields):
         try:
             config = load_config(str(path))
         except InputError as error:
-            assert str(error).startswith("--config")
+            assert str(error).startswith("`config`")
         else:
             sound(config)
 
@@ -87,7 +87,7 @@ def test_any_json_is_a_config_or_refused(values):
         try:
             sound(load_config(str(path)))
         except InputError as error:
-            assert str(error).startswith("--config")
+            assert str(error).startswith("`config`")
 
 
 PRESETS = [

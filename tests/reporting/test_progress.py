@@ -57,6 +57,11 @@ def test_only_slow_reading_is_shown(clock, capsys):
     assert 3 <= len(lines) <= 7
     assert lines[1].startswith("reading the text: 2.0 of 10.0 GB (20%)  0:10 < 0:40")
     assert lines[-1] == "waiting for another"
+    clock.seconds = 0.0
+    with reading() as watch:
+        clock.seconds = 3.0
+        watch("downloading", 10**5, 10**6)
+    assert "downloading: 0.1 of 1.0 MB (10%)" in capsys.readouterr().err
 
 
 def test_plain_lines_are_few(clock, capsys):

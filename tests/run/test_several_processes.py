@@ -360,5 +360,5 @@ def test_a_port_that_is_taken_is_refused():
     ],
 )
 def test_an_odd_way_to_meet_is_refused(how):
-    with pytest.raises(InputError, match="--distributed"):
+    with pytest.raises(InputError, match="`distributed`"):
         processes.join(how)

@@ -102,7 +102,7 @@ def test_a_step_whose_record_is_damaged_is_not_deleted(tmp_path):
         checkpoints.wait()
         assert checkpoints.steps() == [1, 2]
         assert checkpoints.best() == 2
-        with pytest.raises(InputError, match=r"step 1 .* damaged.* try --step 2"):
+        with pytest.raises(InputError, match=r"step 1 .* damaged.* try `step=2`"):
             checkpoints.record(1)
 
 
@@ -300,7 +300,7 @@ def test_resolve_names_the_steps_there_are(tmp_path):
     checkpoints = save_all(tmp_path, {1: 1.0, 5: 2.0, 20: 3.0})
     assert checkpoints.resolve("20") == checkpoints.resolve(20) == 20
     for absent in (5, "5", "newest", "-1", "²", "1_0"):
-        with pytest.raises(InputError, match=r"--step is .* holds step 1 and 20"):
+        with pytest.raises(InputError, match=r"`step` is .* holds step 1 and 20"):
             checkpoints.resolve(absent)
     with pytest.raises(InputError, match="holds step 1 and 20"):
         checkpoints.restore(5, structs(state()))
@@ -363,7 +363,7 @@ def test_damage_is_told_and_the_newest_sound_step_is_used(tmp_path, kind, reques
         assert "step 3" in told[0], what
         with pytest.raises(InputError, match=r"damaged.*step 2"):
             checkpoints.resolve("latest", strict=True)
-        with pytest.raises(InputError, match=r"step 3 .* damaged.*--step 2"):
+        with pytest.raises(InputError, match=r"step 3 .* damaged.*`step=2`"):
             checkpoints.restore(3, structs(state()))
 
 
@@ -385,7 +385,9 @@ def test_where_every_step_is_damaged_that_is_said(tmp_path, emptied):
         (tmp_path / "1").mkdir()
     with Saver(tmp_path) as checkpoints:
         assert checkpoints.latest() is None
-        with pytest.raises(InputError, match=r"every checkpoint .* no manifest.*--fresh"):
+        with pytest.raises(
+            InputError, match=r"every checkpoint .* no manifest.*`fresh=True`"
+        ):
             checkpoints.resolve("latest")
 
 
@@ -563,7 +565,7 @@ def test_a_damaged_file_is_refused_or_harmless(tmp_path, capfd):
             except InputError as error:
                 refused += 1
                 assert "checkpoint step 2 in" in str(error)
-                assert "try --step 1" in str(error)
+                assert "try `step=1`" in str(error)
                 assert len(str(error).splitlines()) == 1
                 assert len(str(error)) < 500
     assert refused >= 10

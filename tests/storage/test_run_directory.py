@@ -45,7 +45,7 @@ def test_a_damaged_config_is_refused_by_name(tmp_path, text):
 
 
 def test_an_absent_config_is_refused(tmp_path):
-    with pytest.raises(InputError, match=r"no .*config\.json.*--fresh"):
+    with pytest.raises(InputError, match=r"no .*config\.json.*`fresh=True`"):
         read_config(tmp_path)
 
 
@@ -87,8 +87,8 @@ def test_every_other_difference_is_listed():
     assert "train.seed: the run has 0, asked for 5" in message
     assert "data.batch_size: the run has 32, asked for 8" in message
     assert "train.steps" not in message
-    assert "--fresh" in message
-    assert "--workdir" in message
+    assert "`fresh=True`" in message
+    assert "`workdir`" in message
 
 
 def test_one_difference_is_enough():
@@ -186,7 +186,7 @@ def test_starting_over_spares_what_is_no_run(tmp_path):
 
 
 def test_the_newest_run_is_the_one_written_to_last(tmp_path):
-    with pytest.raises(InputError, match="--workdir"):
+    with pytest.raises(InputError, match="`workdir`"):
         newest_run(tmp_path / "runs")
     for seconds, name in ((200, "a"), (100, "b")):
         (tmp_path / name / "checkpoints/5").mkdir(parents=True)

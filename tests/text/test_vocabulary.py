@@ -68,7 +68,7 @@ def test_unknown_characters_are_listed_once_each():
     message = str(caught.value)
     assert "3 characters are not in the vocabulary" in message
     assert "'\\n' (U+000A), 'é' (U+00E9), '😀' (U+1F600):" in message
-    assert "--on-unknown skip" in message
+    assert "`on_unknown='skip'`" in message
     with pytest.raises(InputError, match="and 15 more"):
         Vocabulary.characters("z").encode("abcdefghijklmnopqrstuvwxy")
     assert Vocabulary.characters("ab").encode("éa\n😀b", "skip").tolist() == [0, 1]
