@@ -15,6 +15,7 @@ A check is a frozen dataclass whose `remedy(value)` says what to give instead, a
 if the value is fine. It sees each item of a tuple, and never None.
 """
 
+import math
 import os
 import types
 import typing

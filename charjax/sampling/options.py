@@ -18,7 +18,7 @@ class SamplingOptions:
 
     >>> SamplingOptions(temperature=-1)
     Traceback (most recent call last):
-    charjax.errors.InputError: temperature is -1.0: give 0 or a positive number.
+    charjax.errors.InputError: `temperature` is -1.0: give 0 or a positive number.
     """
 
     temperature: Annotated[float, Positive(zero=True)] = 1.0

@@ -273,7 +273,7 @@ WRONG = [
 
 @pytest.mark.parametrize(("field", "value"), WRONG)
 def test_options_that_mean_nothing_are_refused_by_name_when_they_are_built(field, value):
-    with pytest.raises(InputError, match=f"^{field} is {re.escape(repr(value))}: "):
+    with pytest.raises(InputError, match=f"^`{field}` is {re.escape(repr(value))}: "):
         SamplingOptions(**{field: value})
 
 
@@ -292,13 +292,13 @@ WRONG_FOR_SAMPLE = [
 
 @pytest.mark.parametrize(("field", "value"), WRONG_FOR_SAMPLE, ids=str)
 def test_the_pure_function_refuses_them_too(field, value):
-    with pytest.raises(InputError, match=f"^{field} is .*: (give|expected) "):
+    with pytest.raises(InputError, match=f"^`{field}` is .*: (give|expected) "):
         of_sample(**{field: value})
 
 
 def test_top_k_is_at_most_the_size_of_the_vocabulary():
     options = SamplingOptions(top_k=VOCAB + 1)
-    remedy = f"^top_k is {VOCAB + 1}: give a number from 1 to {VOCAB}, the size"
+    remedy = f"^`top_k` is {VOCAB + 1}: give a number from 1 to {VOCAB}, the size"
     with pytest.raises(InputError, match=remedy):
         of_sample(options=options)
 

@@ -65,7 +65,7 @@ def test_invalid_bytes_are_refused_at_their_offset(
         survey(write(raw, encoding=encoding))
     message = str(caught.value)
     assert f"at byte {offset} (0x{raw[offset]:02x})" in message
-    for part in ("text.txt", "--data.encoding latin-1", "--data.vocabulary bytes"):
+    for part in ("text.txt", "`data.encoding='latin-1'`", "`data.vocabulary='bytes'`"):
         assert part in message
 
 

@@ -52,7 +52,7 @@ def test_empty_text_is_refused(write):
     for data, text in ((write(""), None), (DataConfig(), ""), (DataConfig(), b"")):
         with pytest.raises(InputError, match="the text is empty; give one"):
             survey(data, text)
-    with pytest.raises(InputError, match="text is of type int"):
+    with pytest.raises(InputError, match="`text` is of type int"):
         survey(DataConfig(), 3)  # type: ignore[arg-type]
 
 
