@@ -364,8 +364,8 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "wrong input exits with 2",
         "charjax/commands/exit_codes.py",
-        "return _failed(error, 2)",
-        "return _failed(error, 1)",
+        "return _failed(as_options(str(error)), 2)",
+        "return _failed(as_options(str(error)), 1)",
         "tests/commands/test_commands.py -k wrong_usage",
     ),
     Mutant(
