@@ -84,9 +84,9 @@ def run(options: Options, signals: Signals) -> int:
 
     import jax
 
-    from charjax.devices import processes
+    from charjax.devices import meeting, processes
 
-    heed_notices = processes.join(options.distributed)
+    heed_notices = meeting.join(options.distributed)
     together, preempted = jax.distributed.is_initialized(), signals.stop
     if together:
         preempted = processes.preemption(signals.stop, heed_notices)

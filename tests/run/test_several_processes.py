@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from charjax import InputError, inspect_run
-from charjax.devices import processes
+from charjax.devices import meeting, processes
 from charjax.storage.lock import lock
 
 ROOT = Path(__file__).parents[2]
@@ -40,8 +40,8 @@ ENDLESS = ("--train.steps", "100000", "--optimizer.schedule_steps", "24")
 IMPATIENT = """
 import sys
 from charjax.commands.cli import main
-from charjax.devices import processes
-processes.TIMEOUT = 4
+from charjax.devices import meeting
+meeting.TIMEOUT = 4
 sys.exit(main(only="train"))
 """
 
@@ -349,7 +349,7 @@ def test_a_port_that_is_taken_is_refused():
     with socket.create_server(("", 0)) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(InputError, match=f"cannot listen at port {port}"):
-            processes.join(f"127.0.0.1:{port},2,0")
+            meeting.join(f"127.0.0.1:{port},2,0")
 
 
 @pytest.mark.parametrize(
@@ -361,4 +361,4 @@ def test_a_port_that_is_taken_is_refused():
 )
 def test_an_odd_way_to_meet_is_refused(how):
     with pytest.raises(InputError, match="`distributed`"):
-        processes.join(how)
+        meeting.join(how)
