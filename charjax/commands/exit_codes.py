@@ -10,7 +10,7 @@ from charjax.commands.allocator import keep_freed_memory
 from charjax.commands.signals import Signals, collected
 from charjax.errors import Diverged, InputError
 
-# Seconds by which the first of several processes ends after the others.
+# Seconds by which the first of several processes outlives the others.
 _GRACE = 2
 
 
@@ -86,6 +86,6 @@ def _leave_the_others(code: int) -> None:
         return
     sys.stderr.flush()
     if jax.process_count() > 1 and jax.process_index() == 0:
-        # Where the first one goes before the others have spoken, the runtime ends them.
+        # The runtime ends the others as soon as the first is gone; they report first.
         time.sleep(_GRACE)
     os._exit(code)

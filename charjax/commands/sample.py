@@ -20,7 +20,7 @@ class Options(OfRun):
     """Write text with a trained model."""
 
     prime: str = ""
-    """Text to go on from; \\n, \\t and \\\\ (a backslash) are understood."""
+    """Text to continue; \\n, \\t and \\\\ stand for a line end, a tab and a backslash."""
 
     prime_file: Path | None = None
     """Read the prime from a file (UTF-8)."""

@@ -33,7 +33,7 @@ class Place:
     stopping may be given anew."""
 
     fresh: Switch = False
-    """Start over, even if the workdir holds a run."""
+    """Start over even where the workdir holds a run, which is deleted."""
 
     def directory(self) -> Path:
         if self.workdir == "":

@@ -57,7 +57,7 @@ class Share:
 
 @dataclass(frozen=True)
 class Positive:
-    """A number above zero, or also zero."""
+    """A number above zero; `zero` allows zero too."""
 
     zero: bool = False
 
@@ -83,7 +83,7 @@ class Encoding:
         try:
             "".encode(value)
         except (LookupError, UnicodeError):
-            return "Python knows no such encoding; try utf-8, latin-1 or cp1252"
+            return "Python has no such encoding; try utf-8, latin-1 or cp1252"
         return ""
 
 

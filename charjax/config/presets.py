@@ -10,7 +10,7 @@ from charjax.errors import InputError, suggestion
 
 
 def load_config(name: str) -> Config:
-    """The config of a preset's name, a `.py` file with `get_config()`, or a JSON file.
+    """The config of a preset, a `.py` file with `get_config()`, or a JSON file.
 
     Raises InputError if there is none, or if it is not a valid config.
     """

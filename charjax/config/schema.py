@@ -35,7 +35,7 @@ SPLITS: tuple[Split, ...] = typing.get_args(Split)
 
 @dataclasses.dataclass(frozen=True)
 class DataConfig:
-    """Which text, as which symbols, cut how."""
+    """The text, its symbols, and how it is cut into batches."""
 
     source: Annotated[str | tuple[str, ...], NotEmpty()] = ("python-reference",)
     """The text: a path, several paths (read in this order), or one name of
@@ -128,8 +128,8 @@ class OptimizerConfig:
     final_scale * learning_rate at schedule_steps."""
 
     schedule_steps: Annotated[int | None, AtLeast(1)] = None
-    """Updates until cosine and linear reach their end; None is the length the run starts
-    with, and stays that if the run is later made longer."""
+    """Updates until cosine and linear reach their end; None is the length that the run
+    starts with, even if it is made longer later."""
 
     warmup_steps: Annotated[int, AtLeast(0)] = 50
     """Updates over which the learning rate rises linearly to its peak."""

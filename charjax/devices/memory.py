@@ -1,4 +1,4 @@
-"""How much memory a device has, and what is said where that is not enough."""
+"""How much memory a device has, and a shortage of it explained."""
 
 import contextlib
 import os

@@ -77,7 +77,7 @@ def placed(mesh: Mesh, config: Config, params: Params) -> Params:
 
 
 def carry_sharding(mesh: Mesh) -> NamedSharding:
-    """Of each leaf of a carry `[l, b, h]`."""
+    """The sharding of each leaf of a carry `[l, b, h]`."""
     return NamedSharding(mesh, P(None, DATA, MODEL))
 
 
@@ -115,7 +115,7 @@ def gathered(mesh: Mesh, config: Config) -> Callable[[Params], Params]:
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
-    """Whole on every device."""
+    """The sharding of what is whole on every device."""
     return NamedSharding(mesh, P())
 
 

@@ -71,8 +71,8 @@ def all_or_none() -> Iterator[None]:
 
 @contextlib.contextmanager
 def first_goes_ahead() -> Iterator[None]:
-    """The first process comes through the block before the others go into it; either all
-    come through or none does."""
+    """The first process runs the block before the others do; either all come through or
+    none does."""
     if not is_first():
         with all_or_none():
             pass
@@ -85,8 +85,8 @@ def first_goes_ahead() -> Iterator[None]:
 
 @contextlib.contextmanager
 def leaving_together(*errors: type[Exception]) -> Iterator[None]:
-    """No process goes on until all have left the block, be it by one of these errors,
-    which all raise or none."""
+    """No process goes on until all have left the block, normally or by one of these errors,
+    which all of them raise or none."""
     try:
         yield
     except errors:

@@ -1,7 +1,7 @@
 """What a person sees while something goes on: how far it is, and messages.
 
-Nothing shown here can stop a run: characters a terminal cannot show are replaced, control
-characters are spelt out, and a terminal that has gone away is ignored.
+Nothing here can stop a run: characters that a terminal cannot show are replaced, control
+characters are escaped, and a terminal that has gone away is ignored.
 """
 
 import contextlib
@@ -29,7 +29,7 @@ class Display:
 
 
 class Lenient(io.TextIOBase):
-    """A stream that drops what it cannot encode or no longer take."""
+    """A stream that replaces what it cannot encode, and drops what it cannot write."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
@@ -57,7 +57,7 @@ class Lenient(io.TextIOBase):
 
 
 def printable(text: str) -> str:
-    """Text that is safe to show: line ends and tabs stay, other controls are spelt out.
+    """Text that is safe to show: line ends and tabs stay, other controls are escaped.
 
     >>> print(printable("a\\x1b[31m \\x00"))
     a\\x1b[31m \\x00

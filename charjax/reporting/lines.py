@@ -1,4 +1,4 @@
-"""Plain lines on standard error now and then, where it leads to a file or a pipe."""
+"""Plain lines now and then, where standard error is a file or a pipe."""
 
 import sys
 import time
@@ -7,7 +7,7 @@ from charjax.reporting.display import Display, Lenient, printable
 
 
 class Lines(Display):
-    """A line for each twentieth of the way, some seconds apart, or each half minute."""
+    """A line each twentieth of the way, but some seconds apart, and each half minute."""
 
     def __init__(self, apart: float) -> None:
         self._apart, self._stream = apart, Lenient(sys.stderr)

@@ -1,7 +1,6 @@
-"""How far a run, or the reading of a file, is: shown where standard error leads.
+"""The progress of a run, or of reading a file, shown on standard error.
 
-A bar on a terminal or in a notebook, otherwise a plain line now and then. Standard output
-stays free.
+A bar on a terminal or in a notebook, otherwise a plain line now and then.
 """
 
 import contextlib
@@ -72,7 +71,7 @@ def reading(quiet: bool = False) -> Iterator[Watch]:
 
 
 def _suitable(passing: bool = False) -> Display:
-    """The display for where standard error leads; what is `passing` is shown sparingly."""
+    """The display that suits standard error; what is `passing` is shown sparingly."""
     shell = sys.modules.get("IPython") and sys.modules["IPython"].get_ipython()
     if getattr(shell, "kernel", None) is not None:
         return Notebook()
@@ -82,7 +81,7 @@ def _suitable(passing: bool = False) -> Display:
 
 
 class _Times:
-    """The time something took so far, and the time it will still take."""
+    """The time that has passed, and the time that is left."""
 
     def __init__(self, total: int) -> None:
         self._total, self._began = total, time.monotonic()

@@ -1,4 +1,4 @@
-"""Where a run's news goes: what is shown, and files that training can do without."""
+"""The news of a run: what is shown, and files that training can do without."""
 
 import contextlib
 import dataclasses
@@ -15,8 +15,8 @@ from charjax.views import curves
 
 @dataclass(frozen=True, eq=False)
 class Report:
-    """The news of one run. A file that cannot be written is warned of, once, and written
-    with the next news if it can be."""
+    """The news of one run. A file that cannot be written is warned of once, and tried
+    again with the next news."""
 
     progress: Progress
     workdir: Path | None
