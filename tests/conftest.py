@@ -1,11 +1,19 @@
 """Eight virtual CPU devices for every test, and the places the tests may write to."""
 
+import importlib.metadata
 import os
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
-# Tests compile much and compute little; `pytest -m slow` runs as users do.
-os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
+# Tests compile much and compute little: what XLA:CPU compiles fastest.
+if "XLA_FLAGS" not in os.environ:
+    _flags = "--xla_backend_optimization_level=0 --xla_cpu_parallel_codegen_split_count=1"
+    if importlib.metadata.version("jaxlib").startswith("0.10."):
+        # Newer ones do not know this flag, and end where one is unknown.
+        _flags += " --xla_cpu_use_fusion_emitters=false"
+    os.environ["XLA_FLAGS"] = _flags
 
 # What one test has compiled, the others and the processes they start need not.
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
@@ -22,6 +30,47 @@ jax.config.update("jax_num_cpu_devices", 8)
 @pytest.fixture(autouse=True)
 def _own_cache(tmp_path_factory, monkeypatch):
     monkeypatch.setenv("CHARJAX_CACHE_DIR", str(tmp_path_factory.getbasetemp() / "cache"))
+
+
+@pytest.fixture(autouse=True)
+def _quick_curves(request, monkeypatch):
+    """Drawing takes longer than the shortest runs: an empty file stands for the picture."""
+    # Not before annotations are checked, which begins after this file is read.
+    from charjax.storage.atomic import replacing
+    from charjax.views import curves
+
+    def draw(history, path, title):
+        with replacing(path) as temporary:
+            temporary.touch()
+
+    if request.node.get_closest_marker("curves") is None:
+        monkeypatch.setattr(curves, "draw", draw)
+
+
+@pytest.fixture
+def call(capfdbinary, monkeypatch):
+    """Calls a command in this process; what returns is that of `subprocesses.run`."""
+
+    def call(name, *arguments, cwd=".", **environment):
+        from charjax.commands.cli import main
+
+        script, words = name.endswith(".py"), [*map(str, arguments)]
+        capfdbinary.readouterr()
+        with monkeypatch.context() as changes:
+            changes.chdir(cwd)
+            for variable, value in environment.items():
+                changes.setenv(variable, value)
+            try:
+                if script:
+                    code = main(words, only=name.removesuffix(".py"))
+                else:
+                    code = main([name, *words])
+            except SystemExit as error:
+                code = error.code
+        sys.stdout.flush()
+        return subprocess.CompletedProcess([name, *words], code, *capfdbinary.readouterr())
+
+    return call
 
 
 @pytest.fixture

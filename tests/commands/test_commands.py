@@ -1,4 +1,8 @@
-"""The commands as a person or a script runs them: real processes, real exit codes."""
+"""The commands as a person or a script runs them.
+
+Each way to start one is a real process here, as are streams, pipes and signals; where
+nothing depends on that, a command is called in this process (`call`).
+"""
 
 import dataclasses
 import itertools
@@ -9,30 +13,20 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
+from subprocesses import command, run
 
 import charjax
 from charjax import commands
 from charjax.commands.cli import main
 
-ROOT = Path(__file__).parents[2]
 TINY = [
-    *("--data.batch_size", "4", "--data.sequence_length", "16"),
+    *("--data.batch_size", "8", "--data.sequence_length", "16"),
     *("--model.hidden_size", "16", "--model.num_layers", "1"),
     *("--train.log_every", "1", "--train.sample_every", "None"),
 ]
 TEXT = "all happy families are alike; every unhappy family is unhappy.\n" * 40
-
-
-def run(*arguments, cwd=None, **options):
-    """Runs a command of the project on one device; returns the finished process."""
-    script, *rest = map(str, arguments)
-    command = [sys.executable, "-m", "charjax", script, *rest]
-    if script.endswith(".py"):
-        command = [sys.executable, str(ROOT / script), *rest]
-    return subprocess.run(command, cwd=cwd, capture_output=True, timeout=240, **options)
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +38,8 @@ def runs(tmp_path_factory):
         "from charjax import Config, DataConfig\n"
         "def get_config(): return Config(data=DataConfig(source='text.txt'))\n"
     )
-    done = run("train.py", "--config", "text.py", *TINY, "--train.steps", 12, cwd=folder)
+    options = (*TINY, "--data.batch_size", 4, "--train.steps", 12)
+    done = run("train.py", "--config", "text.py", *options, cwd=folder)
     assert done.returncode == 0, done.stderr.decode()
     assert done.stdout == b""
     return folder
@@ -59,7 +54,7 @@ def test_training_tells_what_it_does(runs):
     assert "model.hidden_size (16, there 256)" in said
 
 
-def test_sampling_writes_the_text_and_nothing_else(runs):
+def test_sampling_writes_the_text_and_nothing_else(runs, call):
     done = run("sample.py", "--prime", "all happy", "--length", 50, cwd=runs)
     assert done.returncode == 0, done.stderr.decode()
     text = done.stdout.decode()
@@ -68,7 +63,7 @@ def test_sampling_writes_the_text_and_nothing_else(runs):
         run("sample", "--prime", "all happy", "--length", 50, cwd=runs).stdout
         == done.stdout
     )
-    several = run(
+    several = call(
         *("sample.py", "--prime", "a\\n", "--length", 7, "--num-samples", 3),
         cwd=runs,
     ).stdout.decode()
@@ -77,10 +72,10 @@ def test_sampling_writes_the_text_and_nothing_else(runs):
     assert all(sample.startswith("a\n") for sample in samples)
 
 
-def test_sampling_greedily_and_from_a_file(runs, tmp_path):
+def test_sampling_greedily_and_from_a_file(runs, call, tmp_path):
     (tmp_path / "prime.txt").write_bytes("\ufeffall ".encode())
     greedy = [
-        run(
+        call(
             *("sample.py", "--prime-file", tmp_path / "prime.txt", "--length", 20),
             *("--temperature", 0, "--seed", seed),
             cwd=runs,
@@ -90,9 +85,9 @@ def test_sampling_greedily_and_from_a_file(runs, tmp_path):
     assert greedy[0] == greedy[1] and greedy[0].startswith(b"all ")
 
 
-def test_evaluation_and_inspection(runs):
+def test_evaluation_and_inspection(runs, call):
     scores = [
-        json.loads(run("evaluate", *options, "--json", cwd=runs).stdout)
+        json.loads(call("evaluate", *options, "--json", cwd=runs).stdout)
         for options in (
             ["--split", "validation"],
             ["--text", "text.txt", "--rows", "1"],
@@ -106,14 +101,10 @@ def test_evaluation_and_inspection(runs):
     # Less context, worse prediction.
     assert scores[2]["nats_per_char"] > scores[1]["nats_per_char"]
 
-    found = json.loads(run("inspect", "--json", cwd=runs).stdout)
+    found = json.loads(call("inspect", "--json", cwd=runs).stdout)
     assert found["step"] == 12 and found["config"]["model"]["hidden_size"] == 16
     assert len(found["digest"]) == 64 and found["best"]["step"] == 12
-    assert b"digest" in run("inspect", cwd=runs).stdout
-    two = {**os.environ, "JAX_NUM_CPU_DEVICES": "2"}
-    shown = run("inspect", "--sharding", cwd=runs, env=two).stdout.decode()
-    assert re.search(r"^carry/h +float32\[1, 4, 16\] +-, data 2, - +128$", shown, re.M)
-    assert re.search(r"^params/first/kernel_h .* whole +4,096$", shown, re.M)
+    assert b"digest" in call("inspect", cwd=runs).stdout
 
 
 @pytest.mark.parametrize(
@@ -143,13 +134,13 @@ def test_evaluation_and_inspection(runs):
     ],
     ids=lambda value: " ".join(value)[:40],
 )
-def test_wrong_usage_is_a_short_message_and_exit_code_2(tmp_path, arguments, words):
+def test_wrong_usage_is_a_short_message_and_exit_code_2(tmp_path, call, arguments, words):
     (tmp_path / "empty.txt").touch()
     (tmp_path / "short.txt").write_text("too short")
     (tmp_path / "bad.txt").write_bytes(b"abcde\xff" * 3000)
     (tmp_path / "folder").mkdir()
     before = sorted(tmp_path.iterdir())
-    done = run(*arguments, cwd=tmp_path)
+    done = call(*arguments, cwd=tmp_path)
     said = done.stderr.decode() + done.stdout.decode()
     assert done.returncode == 2, said
     assert "Traceback" not in said and len(said.splitlines()) < 20
@@ -189,7 +180,7 @@ def test_wrong_options_are_refused_in_one_style(
 
 def test_messages_of_the_library_name_options_of_the_command(runs, monkeypatch, capsys):
     monkeypatch.chdir(runs)
-    for arguments, library, command in [
+    for arguments, library, printed in [
         ("evaluate --text absent", "`text` is absent", "--text is absent"),
         (
             "evaluate --text text.txt --split test",
@@ -207,7 +198,7 @@ def test_messages_of_the_library_name_options_of_the_command(runs, monkeypatch, 
         with pytest.raises(charjax.InputError, match=library):
             call("runs/text", **keywords)
         assert main(arguments.split()) == 2
-        assert f"error: {command}" in capsys.readouterr().err
+        assert f"error: {printed}" in capsys.readouterr().err
     run_of_another = ["train", "--workdir", "runs/text", "--model.hidden_size", "8"]
     assert main(run_of_another) == 2
     assert "give another --workdir, or start over with --fresh" in capsys.readouterr().err
@@ -240,6 +231,20 @@ def test_a_preset_is_read_once(runs, monkeypatch, capsys):
 
 
 @pytest.mark.parametrize(
+    ("name", "option", "word"),
+    [
+        ("train.py", "--data.source", b"error: data.source"),
+        ("sample.py", "--workdir", b"absent.txt holds no run"),
+        ("inspect", "--wordir", b"--workdir"),
+    ],
+)
+def test_a_refusal_is_the_exit_code_of_the_process(tmp_path, name, option, word):
+    done = run(name, option, "absent.txt", cwd=tmp_path)
+    assert done.returncode == 2 and word in done.stderr + done.stdout
+    assert b"Traceback" not in done.stderr and not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
     ("options", "words"),
     [
         (["--temperature", "-1"], ["--temperature", "-1"]),
@@ -255,26 +260,26 @@ def test_a_preset_is_read_once(runs, monkeypatch, capsys):
     ],
     ids=lambda value: " ".join(value),
 )
-def test_wrong_sampling_options_are_refused(runs, monkeypatch, capsys, options, words):
-    monkeypatch.chdir(runs)
-    assert main(["sample", *options]) == 2
-    said = capsys.readouterr()
-    assert said.out == ""
+def test_wrong_sampling_options_are_refused(runs, call, options, words):
+    done = call("sample", *options, cwd=runs)
+    assert (done.returncode, done.stdout) == (2, b"")
     for word in words:
-        assert word in said.err
+        assert word in done.stderr.decode()
 
 
-def test_unknown_characters_can_be_skipped(runs):
-    done = run(
+def test_unknown_characters_can_be_skipped(runs, call):
+    done = call(
         *("sample.py", "--prime", "Zall", "--length", 3, "--on-unknown", "skip"), cwd=runs
     )
     assert done.returncode == 0 and done.stdout.decode().startswith("all")
 
 
 def test_a_closed_pipe_ends_quietly(runs):
-    command = [sys.executable, str(ROOT / "sample.py"), "--length", "100000"]
     with subprocess.Popen(
-        command, cwd=runs, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        command("sample.py", "--length", 100_000),
+        cwd=runs,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
     ) as process:
         assert process.stdout is not None and process.stderr is not None
         process.stdout.read(10)
@@ -285,7 +290,7 @@ def test_a_closed_pipe_ends_quietly(runs):
     reading, writing = os.pipe()
     os.close(reading)
     done = subprocess.run(
-        [sys.executable, "-m", "charjax", "inspect"],
+        command("inspect"),
         cwd=runs,
         env={k: v for k, v in os.environ.items() if k != "PYTHONUNBUFFERED"},
         stdout=writing,
@@ -295,14 +300,26 @@ def test_a_closed_pipe_ends_quietly(runs):
     assert (done.returncode, done.stderr) == (0, b"")
 
 
+LONG = [*TINY, "--train.steps", "400", "--data.source", "text.txt"]
+LONG += ["--train.eval_every", "None", "--train.checkpoint_every", "1000"]
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("uninterrupted")
+    (folder / "text.txt").write_text(TEXT)
+    assert run("train.py", "--workdir", "whole", *LONG, cwd=folder).returncode == 0
+    return charjax.inspect_run(folder / "whole")
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_saves_and_the_run_goes_on_as_if_nothing_was(tmp_path, number):
+def test_a_signal_saves_and_the_run_goes_on_as_if_nothing_was(
+    tmp_path, uninterrupted, number
+):
     (tmp_path / "text.txt").write_text(TEXT)
-    options = [*TINY, "--data.source", "text.txt", "--train.steps", "400"]
-    options += ["--train.eval_every", "None", "--train.checkpoint_every", "1000"]
-    command = [sys.executable, str(ROOT / "train.py"), "--workdir", "parts", *options]
-    metrics = tmp_path / "parts" / "metrics.jsonl"
-    with subprocess.Popen(command, cwd=tmp_path, stderr=subprocess.PIPE) as process:
+    workdir, train = tmp_path / "parts", command("train.py", "--workdir", "parts", *LONG)
+    metrics = workdir / "metrics.jsonl"
+    with subprocess.Popen(train, cwd=tmp_path, stderr=subprocess.PIPE) as process:
         deadline = time.monotonic() + 120
         while not (metrics.exists() and metrics.read_bytes().count(b"\n") > 5):
             assert process.poll() is None and time.monotonic() < deadline
@@ -310,18 +327,11 @@ def test_a_signal_saves_and_the_run_goes_on_as_if_nothing_was(tmp_path, number):
         os.kill(process.pid, number)
         process.communicate(timeout=120)
     assert process.returncode == 128 + number
-    stopped = json.loads(
-        run("inspect", "--workdir", "parts", "--json", cwd=tmp_path).stdout
-    )
-    assert 0 < stopped["step"] < 400
+    assert 0 < charjax.inspect_run(workdir)["step"] < 400
     assert run("train.py", "--workdir", "parts", cwd=tmp_path).returncode == 0
-    assert run("train.py", "--workdir", "whole", *options, cwd=tmp_path).returncode == 0
-    parts, whole = (
-        json.loads(run("inspect", "--workdir", name, "--json", cwd=tmp_path).stdout)
-        for name in ("parts", "whole")
-    )
-    assert parts["step"] == whole["step"] == 400
-    assert parts["digest"] == whole["digest"]
+    parts = charjax.inspect_run(workdir)
+    assert parts["step"] == uninterrupted["step"] == 400
+    assert parts["digest"] == uninterrupted["digest"]
 
 
 def test_help_shows_every_field_with_its_preset_default():
@@ -332,41 +342,41 @@ def test_help_shows_every_field_with_its_preset_default():
     assert run("--help").returncode == 0 and run("--version").returncode == 0
 
 
-def test_fresh_never_deletes_the_text_or_a_run_it_cannot_replace(tmp_path):
+def test_fresh_never_deletes_the_text_or_a_run_it_cannot_replace(tmp_path, call):
     book = tmp_path / "book"
     book.mkdir()
     (book / "corpus.txt").write_text(TEXT)
     options = [*TINY, "--train.steps", "2", "--data.source", "book/corpus.txt"]
-    done = run("train.py", "--workdir", "book", *options, "--fresh", cwd=tmp_path)
+    done = call("train.py", "--workdir", "book", *options, "--fresh", cwd=tmp_path)
     assert done.returncode == 2 and b"own files" in done.stderr
-    assert run("train.py", "--workdir", "run", *options, cwd=tmp_path).returncode == 0
+    assert call("train.py", "--workdir", "run", *options, cwd=tmp_path).returncode == 0
     before = sorted((tmp_path / "run").rglob("*"))
     (book / "corpus.txt").write_text(TEXT + "!")
-    done = run(
+    done = call(
         *("train.py", "--workdir", "run", *options, "--fresh"),
         cwd=tmp_path,
-        env={**os.environ, "CHARJAX_CACHE_DIR": "/proc/none"},
+        CHARJAX_CACHE_DIR="/proc/none",
     )
     assert done.returncode == 2 and b"CHARJAX_CACHE_DIR" in done.stderr
     assert sorted((tmp_path / "run").rglob("*")) == before
 
 
-def test_evaluation_refuses_a_changed_text_and_reads_other_encodings(tmp_path):
+def test_evaluation_refuses_a_changed_text_and_reads_other_encodings(tmp_path, call):
     source = tmp_path / "text.txt"
     source.write_text(TEXT)
     options = [*TINY, "--train.steps", "2", "--data.source", "text.txt"]
-    assert run("train.py", "--workdir", "run", *options, cwd=tmp_path).returncode == 0
+    assert call("train.py", "--workdir", "run", *options, cwd=tmp_path).returncode == 0
     (tmp_path / "other.txt").write_text(TEXT, encoding="utf-16-le")
     evaluate = ("evaluate", "--workdir", "run", "--json")
-    known = json.loads(run(*evaluate, "--text", source, cwd=tmp_path).stdout)
+    known = json.loads(call(*evaluate, "--text", source, cwd=tmp_path).stdout)
     other = ("--text", "other.txt", "--encoding", "utf-16-le")
     assert known["nats_per_char"] == pytest.approx(
-        json.loads(run(*evaluate, *other, cwd=tmp_path).stdout)["nats_per_char"]
+        json.loads(call(*evaluate, *other, cwd=tmp_path).stdout)["nats_per_char"]
     )
     source.write_text(TEXT.replace("happy", "merry"))
-    done = run(*evaluate, "--split", "validation", cwd=tmp_path)
+    done = call(*evaluate, "--split", "validation", cwd=tmp_path)
     assert done.returncode == 2 and b"not the one" in done.stderr
-    done = run(*evaluate, "--text", "anna", cwd=tmp_path)
+    done = call(*evaluate, "--text", "anna", cwd=tmp_path)
     assert done.returncode == 2 and b"--text is anna" in done.stderr
 
 
@@ -457,13 +467,11 @@ def test_help_says_whose_defaults_it_shows(runs):
     assert "those of Config()" in said
 
 
-def test_the_library_does_what_the_commands_do(runs, monkeypatch):
+def test_the_library_does_what_the_commands_do(runs, call, monkeypatch):
     monkeypatch.chdir(runs)
 
     def printed(*arguments):
-        # On as many devices as this process has.
-        many = {**os.environ, "JAX_NUM_CPU_DEVICES": "8"}
-        return json.loads(run(*arguments, "--json", cwd=runs, env=many).stdout)
+        return json.loads(call(*arguments, "--json").stdout)
 
     assert charjax.inspect_run("runs/text") == printed("inspect")
     split = charjax.evaluate_run("runs/text", "train", quiet=True)
@@ -476,16 +484,33 @@ def test_the_library_does_what_the_commands_do(runs, monkeypatch):
     )
     with pytest.raises(charjax.InputError, match="both given"):
         charjax.evaluate_run("runs/text", "test", text="text.txt")
-    # Eight devices do not suit four rows; in a process of two it is as the command says.
+
+
+PLACEMENT = """
+import json
+import charjax
+from charjax.commands.cli import main
+print(json.dumps(charjax.inspect_sharding("runs/text")))
+main(["inspect", "--sharding", "--json"])
+main(["inspect", "--sharding"])
+"""
+
+
+def test_the_placement_is_that_on_the_devices_there_are(runs, monkeypatch):
+    monkeypatch.chdir(runs)
+    # Eight devices, as there are here, do not suit four rows.
     with pytest.raises(charjax.InputError, match=r"data\.batch_size is 4"):
         charjax.inspect_sharding("runs/text")
-    program = (
-        "import charjax, json; print(json.dumps(charjax.inspect_sharding('runs/text')))"
-    )
     two = {**os.environ, "JAX_NUM_CPU_DEVICES": "2"}
-    done = subprocess.run([sys.executable, "-c", program], env=two, capture_output=True)
-    shown = run("inspect", "--sharding", "--json", cwd=runs, env=two).stdout
-    assert json.loads(done.stdout) == json.loads(shown) != []
+    done = subprocess.run(
+        [sys.executable, "-c", PLACEMENT], env=two, capture_output=True, text=True
+    )
+    library, shown = done.stdout.split("\n", 1)
+    printed, end = json.JSONDecoder().raw_decode(shown)
+    assert json.loads(library) == printed != []
+    table = shown[end:]
+    assert re.search(r"^carry/h +float32\[1, 4, 16\] +-, data 2, - +128$", table, re.M)
+    assert re.search(r"^params/first/kernel_h .* whole +4,096$", table, re.M)
 
 
 def test_the_sampler_has_every_sampling_option():

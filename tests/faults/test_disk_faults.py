@@ -14,6 +14,8 @@ from charjax import Config, DataConfig, ModelConfig, TrainConfig, fit, load
 from charjax.reporting.metrics import read
 from charjax.storage.saver import Saver
 
+pytestmark = pytest.mark.curves
+
 TEXT = "all happy families are alike; every unhappy family is unhappy.\n" * 40
 CONFIG = Config(
     data=DataConfig(batch_size=8, sequence_length=8),

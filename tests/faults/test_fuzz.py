@@ -26,6 +26,8 @@ from charjax import (
 from charjax.commands import cli
 from charjax.config.schema import flatten, from_dict, to_dict
 
+pytestmark = pytest.mark.curves
+
 few = settings(derandomize=True, deadline=None, max_examples=30)
 many = settings(derandomize=True, deadline=None, max_examples=200)
 

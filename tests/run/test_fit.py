@@ -75,6 +75,7 @@ def done(workdir) -> int:
     return inspect_run(workdir)["step"] if workdir.exists() else 0
 
 
+@pytest.mark.curves
 def test_it_learns_and_keeps_everything(tmp_path):
     result = charjax.fit(
         small(**{"train.steps": 100, "train.sample_every": 50}),
@@ -92,6 +93,7 @@ def test_it_learns_and_keeps_everything(tmp_path):
         *("config.json", "metrics.jsonl", "checkpoints", "samples.txt"),
         *("curves.png", "corpus.txt"),
     }
+    assert (tmp_path / "run/curves.png").read_bytes().startswith(b"\x89PNG")
     model = charjax.load(tmp_path / "run", step="latest")
     assert model.generate("the ", 30, seed=3) == result.model.generate("the ", 30, seed=3)
     for line in result.history:

@@ -8,6 +8,8 @@ import pytest
 
 from charjax.views import curves
 
+pytestmark = pytest.mark.curves
+
 
 def line(step, split="train", **fields):
     return {"step": step, "split": split, "loss": 4 / step + 1, **fields}
