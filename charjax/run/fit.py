@@ -88,8 +88,9 @@ def fit(
       quiet: show no progress.
       stop: asked after every update; True ends the run there, with a checkpoint. Among
         several processes all must answer the same.
-      optimizer: turns gradients into updates in place of `config.optimizer`; give a
-        resumed run the same again.
+      optimizer: turns gradients into updates in place of `config.optimizer`, whose
+        `accumulate` and `skip_norm` still count; give a resumed run the same again.
+        `metrics.jsonl` then has no `learning_rate`.
 
     Raises:
       InputError: a config, text or directory that cannot work; nothing was written.

@@ -23,6 +23,8 @@ from charjax.text import batching
 from charjax.training.state import TrainState
 from charjax.training.step import train_step
 
+# Only the config's optimizer tells its learning rate.
+_LOGGED = ("learning_rate", "grad_norm")
 # So many in a row end the run.
 SKIPPED_UPDATES = 10
 
@@ -150,8 +152,7 @@ def _log(run: Run, unread: tuple[int, Any], clock: Clock, standing: Standing) ->
             split="train",
             loss=loss,
             bits_per_char=bits(loss),
-            learning_rate=values["learning_rate"],
-            grad_norm=values["grad_norm"],
+            **{name: values[name] for name in _LOGGED if name in values},
             chars_per_second=speed,
             input_wait=clock.input_wait(),
         )

@@ -16,11 +16,12 @@ from charjax.devices import memory, placement, processes
 from charjax.devices import mesh as meshes
 from charjax.errors import InputError, counted
 from charjax.language_model import load
+from charjax.model.network import init
 from charjax.model.parameters import Params
 from charjax.model.recurrence.choose import Recurrence
 from charjax.storage import run_directory
 from charjax.storage.checkpoints import Checkpoints
-from charjax.storage.digest import digest
+from charjax.storage.digest import digest, structure
 from charjax.storage.record import Record
 from charjax.storage.record import read as read_record
 from charjax.text import batching
@@ -30,7 +31,7 @@ from charjax.text.sources import IN_MEMORY, absolute
 from charjax.text.survey import Survey, survey
 from charjax.text.vocabulary import Vocabulary
 from charjax.text.watch import Watch
-from charjax.training.optimizer import name_of
+from charjax.training.optimizer import check_usable, name_of
 from charjax.training.schedule import resolve, total_steps
 from charjax.training.state import TrainState, initial_state
 
@@ -77,6 +78,11 @@ class Plan:
     """Steps in an epoch, and in the whole run."""
 
     @property
+    def own_optimizer(self) -> tuple[str | None, str | None]:
+        """What a record says of `optimizer`: its name and the structure of its state."""
+        return _name_and_structure(self.optimizer, self.abstract)
+
+    @property
     def sharding(self) -> TrainState:
         """Of each leaf of the state."""
         return jax.tree.map(lambda leaf: leaf.sharding, self.abstract)
@@ -107,12 +113,16 @@ def plan(
     epoch_steps = _epoch_steps(config, surveyed)
     config = resolve(config, epoch_steps)
     vocab_size = surveyed.text.vocabulary.size
+    if optimizer is not None:
+        key = jax.random.key(0)
+        shapes = jax.eval_shape(functools.partial(init, config, vocab_size), key)
+        check_usable(config, optimizer, shapes)
     make = functools.partial(initial_state, config, vocab_size, optimizer=optimizer)
     abstract = _abstract(make, config, mesh)
     record = origin = None
     if resuming and workdir is not None and run_directory.has_checkpoint(workdir):
         record = _newest_record(workdir, config, surveyed.text, strict)
-        _check_optimizer(record, workdir, optimizer)
+        _check_same(record, workdir, _name_and_structure(optimizer, abstract))
     elif config.train.init_from is not None:
         origin = _origin(config, surveyed.text.vocabulary)
     if workdir is not None and not resuming:
@@ -139,8 +149,12 @@ def check_agreement(plan: Plan) -> None:
     """Refuses processes that plan different runs."""
     fields = {name: repr(value) for name, value in flatten(plan.config)}
     origin = "" if plan.origin is None else digest({"params": plan.origin})
-    text = plan.surveyed.text.fingerprint
-    processes.check_agreement({**fields, "text": text, "model in train.init_from": origin})
+    others = {
+        "optimizer": repr(plan.own_optimizer),
+        "text": plan.surveyed.text.fingerprint,
+        "model in train.init_from": origin,
+    }
+    processes.check_agreement({**fields, **others})
 
 
 def _epoch_steps(config: Config, surveyed: Survey) -> int:
@@ -164,18 +178,30 @@ def _newest_record(
     return record
 
 
-def _check_optimizer(
-    record: Record, workdir: Path, optimizer: optax.GradientTransformation | None
-) -> None:
+def _name_and_structure(
+    optimizer: optax.GradientTransformation | None, abstract: TrainState
+) -> tuple[str | None, str | None]:
+    if optimizer is None:
+        return None, None
+    return name_of(optimizer), structure(abstract.opt_state)
+
+
+def _check_same(record: Record, workdir: Path, own: tuple[str | None, str | None]) -> None:
     """Refuses another optimizer than the run's, where either was passed to `fit`."""
-    given = None if optimizer is None else name_of(optimizer)
-    if record.optimizer != given:
-        usual = "the one of the config"
-        raise InputError(
-            f"optimizer is {given or usual}: the run in {workdir} was trained with "
-            f"{record.optimizer or usual}; give fit(optimizer=) the same, or start over "
-            "with `fresh=True` or another `workdir`."
-        )
+    name, state = own
+    usual = "the one of the config"
+    then, remedy = record.optimizer or usual, "give fit(optimizer=) the same"
+    if record.optimizer is None:
+        remedy = "leave out fit(optimizer=)"
+    if record.optimizer == name:
+        # Records of before the structure was kept have none.
+        if record.optimizer_state in (None, state):
+            return
+        then = f"another {then}, whose state has another structure"
+    raise InputError(
+        f"optimizer is {name or usual}: the run in {workdir} was trained with {then}; "
+        f"{remedy}, or start over with `fresh=True` or another `workdir`."
+    )
 
 
 def check_text(

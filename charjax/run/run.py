@@ -16,7 +16,6 @@ from charjax.run.start import items
 from charjax.storage.record import Record, Standing, versions
 from charjax.storage.saver import Saver
 from charjax.text.corpus import Corpus
-from charjax.training.optimizer import name_of
 from charjax.training.state import TrainState
 
 # Characters of the samples that training shows.
@@ -50,9 +49,8 @@ class Run:
 
     def record(self, step: int, standing: Standing, loss: float | None) -> Record:
         """What makes a checkpoint explain itself; `loss` is that of `save`."""
-        text, own = self.corpus.text, self.plan.optimizer
-        name = None if own is None else name_of(own)
-        return Record(step, self.config, text, loss, standing, versions(), name)
+        text, own = self.corpus.text, self.plan.own_optimizer
+        return Record(step, self.config, text, loss, standing, versions(), *own)
 
 
 def evaluate_split(run: Run, state: TrainState, split: Split) -> float:

@@ -39,7 +39,9 @@ def begin_writing(
     """Starts writing trees of arrays, each to the folder of its name, and a dictionary of
     JSON values to each folder named in `values`; the arrays may be donated afterwards."""
     args = _orbax().args
-    trees = {name: args.StandardSave(tree) for name, tree in items.items()}
+    # Orbax refuses a tree without anything in it, but not one of such trees.
+    kept = {name: tree if jax.tree.leaves(tree) else [()] for name, tree in items.items()}
+    trees = {name: args.StandardSave(tree) for name, tree in kept.items()}
     plain = {name: args.JsonSave(value) for name, value in values.items()}
     writer.save(path, args=args.Composite(**trees, **plain))
 
@@ -55,5 +57,7 @@ def shapes(path: Path) -> Any:
 def read(path: Path, target: Any) -> Any:
     """The arrays in a folder, as `target` says, whose structs all have a sharding. Of
     several processes each reads for itself."""
+    if not jax.tree.leaves(target):
+        return target
     with contextlib.closing(_orbax().StandardCheckpointHandler()) as handler:
         return handler.restore(path, args=_orbax().args.StandardRestore(target))

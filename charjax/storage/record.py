@@ -19,6 +19,9 @@ from charjax.storage.checkpoints import Checkpoints
 from charjax.text.description import TextDescription
 from charjax.text.vocabulary import Vocabulary
 
+# What checkpoints call the standing of a run, since before it had that name.
+_STANDING = "memory"
+
 
 @dataclass(frozen=True)
 class Standing:
@@ -31,7 +34,7 @@ class Standing:
     """How many of the last updates in a row were skipped."""
 
     def __post_init__(self) -> None:
-        check_fields(self, "memory")
+        check_fields(self, "standing")
 
     def after(self, loss: float, step: int) -> "Standing":
         """The standing after an evaluation; a loss that is not finite improves nothing."""
@@ -58,9 +61,12 @@ class Record:
     optimizer: str | None = None
     """What was passed to `fit` in place of the config's; None is the config's."""
 
+    optimizer_state: str | None = None
+    """The structure of its state, which tells more than the name; None is not known."""
+
     def to_dict(self) -> dict[str, Any]:
         """As JSON values."""
-        return {
+        values = {
             "step": self.step,
             "config": to_dict(self.config),
             "vocabulary": self.text.vocabulary.to_dict(),
@@ -70,10 +76,13 @@ class Record:
                 "characters": self.text.length,
             },
             "validation_loss": self.validation_loss,
-            "memory": dataclasses.asdict(self.standing),
+            _STANDING: dataclasses.asdict(self.standing),
             "versions": self.versions,
             "optimizer": self.optimizer,
         }
+        if self.optimizer_state is not None:
+            values["optimizer_state"] = self.optimizer_state
+        return values
 
 
 @functools.cache
@@ -107,7 +116,7 @@ def read(checkpoints: Checkpoints, step: int) -> Record:
 
 def parsed(values: Mapping[str, Any], step: int) -> Record:
     """The record that JSON values describe; InputError if they are not one of `step`."""
-    standing = _part(values, "memory", dict)
+    standing = _part({"standing": values.get(_STANDING)}, "standing", dict)
     if _part(values, "step", int) != step:
         refuse("step", values["step"], f"expected {step}")
     config = from_dict(_part(values, "config", dict))
@@ -117,13 +126,14 @@ def parsed(values: Mapping[str, Any], step: int) -> Record:
         refuse("vocabulary.kind", kind, f"expected {config.data.vocabulary}")
     unknown = set(standing) - {field.name for field in dataclasses.fields(Standing)}
     if unknown:
-        refuse("memory", sorted(unknown), "there are no such fields")
+        refuse("standing", sorted(unknown), "there are no such fields")
     versions = _part(values, "versions", dict)
     if not all(isinstance(version, str) for version in versions.values()):
         refuse("versions", versions, "expected a string for each")
-    optimizer = values.get("optimizer")
-    if not isinstance(optimizer, str | None):
-        refuse("optimizer", optimizer, "expected a name, or nothing")
+    own = {name: values.get(name) for name in ("optimizer", "optimizer_state")}
+    for name, value in own.items():
+        if not isinstance(value, str | None):
+            refuse(name, value, "expected a string, or nothing")
     loss = values.get("validation_loss")
     return Record(
         step=step,
@@ -132,7 +142,7 @@ def parsed(values: Mapping[str, Any], step: int) -> Record:
         validation_loss=loss if isinstance(loss, float) else None,
         standing=Standing(**standing),
         versions=versions,
-        optimizer=optimizer,
+        **own,
     )
 
 

@@ -1,11 +1,15 @@
-"""optax chains from the config."""
+"""The optimizer: an optax chain from the config, or what is passed in its place."""
 
+import functools
+from collections.abc import Callable
 from typing import Any
 
+import jax
 import optax
 
 from charjax.config.schema import Config
-from charjax.model.parameters import decaying, matrix_axes
+from charjax.errors import InputError
+from charjax.model.parameters import Params, decaying, matrix_axes
 from charjax.training.hyperparameters import Hyperparameters
 from charjax.training.schedule import schedule
 
@@ -33,15 +37,71 @@ def optimizer(
     return optax.chain(*chain)
 
 
-def name_of(optimizer: optax.GradientTransformation) -> str:
+def usable(optimizer: Any) -> optax.GradientTransformationExtraArgs:
+    """An optimizer as a step calls it, with more arguments by name; InputError if it is
+    none."""
+    if not all(callable(getattr(optimizer, part, None)) for part in ("init", "update")):
+        raise InputError(
+            f"optimizer is {optimizer!r}: give an optax.GradientTransformation, such as "
+            "optax.adam(1e-3), or a name in the config's optimizer.name."
+        )
+    return optax.with_extra_args_support(optimizer)
+
+
+def update(
+    config: Config,
+    optimizer: optax.GradientTransformation,
+    grads: Params,
+    state: Any,
+    params: Params,
+    value: Any,
+    value_fn: Callable[[Params], Any],
+) -> tuple[Any, Any]:
+    """What to add to `params`, and the optimizer's state after.
+
+    By name an optimizer gets the loss as `value`, `grad` and, where a batch is not cut into
+    parts, the loss of other parameters as `value_fn`.
+    """
+    extra = {"value": value, "grad": grads}
+    if config.optimizer.accumulate == 1:
+        extra["value_fn"] = value_fn
+    return usable(optimizer).update(grads, state, params, **extra)
+
+
+def check_usable(config: Config, optimizer: Any, params: Params) -> None:
+    """Refuses what is no optimizer, and one that needs more than a step has.
+
+    `params` are shapes and dtypes; nothing is computed.
+    """
+    usable(optimizer)
+
+    def first(params: Params) -> Any:
+        state, value = optimizer.init(params), optax.tree.sum
+        return update(config, optimizer, params, state, params, value(params), value)
+
+    try:
+        jax.eval_shape(first, params)
+    except TypeError as error:
+        raise InputError(
+            f"optimizer is {name_of(optimizer)}: give one that needs no more than a step "
+            "has: gradients, state, parameters, and by name value, grad and, where "
+            f"optimizer.accumulate is 1, value_fn ({str(error).partition(chr(10))[0]})."
+        ) from error
+
+
+def name_of(optimizer: Any) -> str:
     """What made an optimizer, as far as it can be told: for people and for comparison.
 
     >>> name_of(optax.adam(1e-3))
     'optax.chain'
     """
     made_by: Any = optimizer.update
-    room, function = made_by.__module__.partition(".")[0], made_by.__qualname__
-    return f"{room}.{function.partition('.')[0]}"
+    while isinstance(made_by, functools.partial):
+        made_by = made_by.func
+    if not hasattr(made_by, "__qualname__"):
+        made_by = type(made_by)
+    room, function = made_by.__module__ or "", made_by.__qualname__
+    return f"{room.partition('.')[0]}.{function.partition('.')[0]}"
 
 
 def _scale(config: Config) -> Any:

@@ -12,6 +12,7 @@ from charjax.config.schema import Config
 from charjax.model.network import init, initial_carry
 from charjax.model.parameters import Params
 from charjax.training.optimizer import optimizer as configured
+from charjax.training.optimizer import usable
 
 
 @jax.tree_util.register_dataclass
@@ -52,11 +53,11 @@ def initial_state(
       params: parameters to start from instead.
       optimizer: what turns gradients into updates; None is what the config says.
     """
-    optimizer = configured(config) if optimizer is None else optimizer
+    chain = usable(configured(config) if optimizer is None else optimizer)
     params = init(config, vocab_size, key) if params is None else params
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         params=params,
-        opt_state=optimizer.init(params),
+        opt_state=chain.init(params),
         carry=initial_carry(config, config.data.batch_size),
     )

@@ -18,6 +18,7 @@ from charjax.model.recurrence.plain import zeroed
 from charjax.text.batching import Batch
 from charjax.training.hyperparameters import Hyperparameters
 from charjax.training.optimizer import optimizer as configured
+from charjax.training.optimizer import update
 from charjax.training.schedule import schedule
 from charjax.training.state import TrainState
 
@@ -58,37 +59,35 @@ def train_step(
 
     Returns:
       The state after, and scalars: `loss` (nats per character, mean over the mask),
-      `characters` (how many counted), `grad_norm` (before clipping), `learning_rate` (not a
-      number with an `optimizer` of your own), `skipped` (bool).
+      `characters` (how many counted), `grad_norm` (before clipping), `skipped` (bool) and,
+      without an `optimizer` of your own, `learning_rate`.
     """
     values = Hyperparameters.of(config) if hyperparameters is None else hyperparameters
     key = jax.random.fold_in(key, state.step)
-    gradient = _gradient(config, values, recurrence)
-    (loss, carry), grads = _in_parts(gradient, config, state, batch, key, gather)
+    nats = _nats(config, values, recurrence)
+    (loss, carry), grads = _in_parts(nats, config, state, batch, key, gather)
     characters = batch.mask.sum()
     count = jnp.maximum(characters, 1).astype(jnp.float32)
     loss, grads = loss / count, jax.tree.map(lambda grad: grad / count, grads)
-    chain: Any = configured(config, values) if optimizer is None else optimizer
-    updates, opt_state = chain.update(grads, state.opt_state, state.params)
+    chain = configured(config, values) if optimizer is None else optimizer
+    updates, opt_state = update(
+        *(config, chain, grads, state.opt_state, state.params, loss),
+        lambda params: nats(gather(params), batch, state.carry, key)[0] / count,
+    )
     params: Any = optax.apply_updates(state.params, updates)
-    rate: Any = jnp.nan
-    if optimizer is None:
-        rate = schedule(config, values.learning_rate)(state.step)
     grad_norm = optax.tree.norm(grads)
     skipped = _to_skip(config, loss, grad_norm)
     after = TrainState(state.step + 1, params, opt_state, carry)
-    metrics = {
-        "loss": loss,
-        "characters": characters,
-        "grad_norm": grad_norm,
-        "skipped": skipped,
-        "learning_rate": jnp.asarray(rate, jnp.float32),
-    }
+    metrics = {"loss": loss, "characters": characters, "grad_norm": grad_norm}
+    metrics["skipped"] = skipped
+    if optimizer is None:
+        rate: Any = schedule(config, values.learning_rate)(state.step)
+        metrics["learning_rate"] = jnp.asarray(rate, jnp.float32)
     return _unless(skipped, after, state, batch, follows=optimizer is None), metrics
 
 
-def _gradient(config: Config, values: Hyperparameters, recurrence: Recurrence) -> Any:
-    """(parameters, batch, carry, key) -> nats of the batch and carry after, gradients."""
+def _nats(config: Config, values: Hyperparameters, recurrence: Recurrence) -> Any:
+    """(parameters, batch, carry, key) -> nats of the batch and carry after."""
 
     def nats(params: Params, batch: Batch, carry: Any, key: Array) -> tuple[Array, Any]:
         logits, carry = apply(
@@ -99,18 +98,20 @@ def _gradient(config: Config, values: Hyperparameters, recurrence: Recurrence) -
         nats = cross_entropy(logits, batch.targets)
         return jnp.where(batch.mask, nats, 0.0).sum(), carry
 
-    return jax.value_and_grad(nats, has_aux=True)
+    return nats
 
 
 def _in_parts(
-    gradient: Any,
+    nats: Any,
     config: Config,
     state: TrainState,
     batch: Batch,
     key: Array,
     gather: Gather,
 ) -> Any:
-    """`gradient` of a batch, cut into parts that run one after the other."""
+    """((nats, carry after), gradients) of a batch, cut into parts that run one after the
+    other."""
+    gradient = jax.value_and_grad(nats, has_aux=True)
     params, parts = gather(state.params), config.optimizer.accumulate
     if parts == 1:
         return gradient(params, batch, state.carry, key)

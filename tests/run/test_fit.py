@@ -1,6 +1,7 @@
 """Training from the library: learning, resuming, refusing."""
 
 import dataclasses
+import functools
 import json
 import logging
 import re
@@ -28,7 +29,7 @@ from charjax.reporting.report import open_report
 from charjax.run.plan import plan
 from charjax.run.run import Run
 from charjax.run.start import first_state
-from charjax.storage.record import Standing, parsed
+from charjax.storage.record import Record, Standing, parsed
 from charjax.storage.run_directory import read_config
 from charjax.text import batching, builtin
 from charjax.text.corpus import load as load_corpus
@@ -394,6 +395,100 @@ def test_an_optimizer_of_ones_own_is_told_and_asked_for_again(tmp_path):
     )
     parts, alone = inspect_run(tmp_path), inspect_run(whole.workdir)
     assert parts["digest"] == alone["digest"]
+    # Metrics hold what is known, and that is no learning rate.
+    training = [line for line in lines(tmp_path) if line["split"] == "train"]
+    assert {"loss", "grad_norm"} < set(training[0]) and "learning_rate" not in training[0]
     charjax.fit(config, tmp_path / "usual", text=TEXT, quiet=True)
-    with pytest.raises(InputError, match="trained with the one of the config"):
+    with pytest.raises(InputError, match=r"the one of the config; leave out fit\("):
         charjax.fit(longer, tmp_path / "usual", text=TEXT, quiet=True, optimizer=own)
+
+
+def test_another_optimizer_of_the_same_name_is_refused_by_its_state(tmp_path):
+    config, run = small(**{"train.steps": 4}), tmp_path / "run"
+    charjax.fit(config, run, text=TEXT, quiet=True, optimizer=optax.adam(1e-2))
+    longer = config.replace(**{"train.steps": 8})
+    before = lines(run)
+    for other in (optax.sgd(1e-2, momentum=0.9), optax.sgd(1e-2), optax.adamw(1e-2)):
+        refusal = r"^optimizer is optax\.chain: .* another structure; give fit\("
+        with pytest.raises(InputError, match=refusal):
+            charjax.fit(longer, run, text=TEXT, quiet=True, optimizer=other)
+    assert lines(run) == before
+    # The numbers in it are nobody's business: a learning rate may change.
+    charjax.fit(longer, run, text=TEXT, quiet=True, optimizer=optax.adam(1e-3))
+
+
+def test_records_tell_the_state_of_an_optimizer_only_where_one_was_passed(
+    tmp_path, monkeypatch
+):
+    written, to_dict = [], Record.to_dict
+
+    def as_before(record):
+        """Records once had the name alone."""
+        values = to_dict(record)
+        written.append(dict(values))
+        values.pop("optimizer_state", None)
+        return values
+
+    monkeypatch.setattr(Record, "to_dict", as_before)
+    config, own = small(**{"train.steps": 2}), optax.adam(1e-2)
+    charjax.fit(config, tmp_path / "usual", text=TEXT, quiet=True)
+    assert "optimizer_state" not in written[-1] and written[-1]["optimizer"] is None
+    charjax.fit(config, tmp_path / "own", text=TEXT, quiet=True, optimizer=own)
+    assert re.fullmatch("[0-9a-f]{16}", written[-1]["optimizer_state"])
+    assert parsed(json.loads(json.dumps(written[-1])), 2).optimizer == "optax.chain"
+    longer = config.replace(**{"train.steps": 3})
+    charjax.fit(longer, tmp_path / "own", text=TEXT, quiet=True, optimizer=own)
+    assert inspect_run(tmp_path / "own")["step"] == 3
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "words"),
+    [
+        ("adam", r"^optimizer is 'adam': give an optax\.GradientTransformation"),
+        (optax.adam, r"^optimizer is <function adam.*: give an optax\.Grad"),
+        (optax.lbfgs(), r"^optimizer is optax\..*accumulate is 1, value_fn \(.*value_fn"),
+    ],
+    ids=["name", "maker", "needy"],
+)
+def test_what_cannot_be_used_as_an_optimizer_is_refused(tmp_path, optimizer, words):
+    config = small(**{"optimizer.accumulate": 2, "data.batch_size": 16})
+    run = tmp_path / "run"
+    with pytest.raises(InputError, match=words) as refused:
+        charjax.fit(config, run, text=TEXT, quiet=True, optimizer=optimizer)
+    assert "\n" not in str(refused.value) and not run.exists()
+
+
+class Halved:
+    """An optimizer's update that is an object, as some have it."""
+
+    def __call__(self, grads, state, params=None):
+        return jax.tree.map(lambda grad: -0.5 * grad, grads), state
+
+
+@pytest.mark.parametrize(
+    "optimizer",
+    [
+        optax.GradientTransformation(
+            optax.sgd(0.1).init, functools.partial(optax.sgd(0.1).update)
+        ),
+        optax.GradientTransformation(lambda params: (), Halved()),
+        optax.MultiSteps(optax.sgd(0.1), 2).gradient_transformation(),
+        optax.chain(optax.adam(1e-2), optax.contrib.reduce_on_plateau()),
+        optax.lbfgs(),
+    ],
+    ids=["partial", "object", "several steps", "plateau", "line search"],
+)
+def test_any_optimizer_trains_and_resumes(tmp_path, optimizer):
+    config = small(**{"train.steps": 3, "model.dropout": 0.0})
+    for steps, run in ((3, "parts"), (6, "parts"), (6, "whole")):
+        charjax.fit(
+            config.replace(**{"train.steps": steps}),
+            tmp_path / run,
+            text=TEXT,
+            quiet=True,
+            optimizer=optimizer,
+        )
+    parts, whole = inspect_run(tmp_path / "parts"), inspect_run(tmp_path / "whole")
+    assert parts["digest"] == whole["digest"]
+    history = [line["loss"] for line in lines(tmp_path / "whole")]
+    assert history[-1] < history[0]

@@ -493,7 +493,7 @@ def test_an_optimizer_of_ones_own():
         theirs, *args
     )
     assert_close(actual.params, expected.params, 1e-6)
-    assert np.isnan(metrics["learning_rate"])
+    assert "learning_rate" not in metrics
     # A skipped update leaves all of its state.
     poisoned = dataclasses.replace(
         theirs, params=jax.tree.map(lambda leaf: leaf * jnp.nan, theirs.params)
@@ -503,6 +503,32 @@ def test_an_optimizer_of_ones_own():
     after, metrics = train_step(config, poisoned, *args, optimizer=own)
     assert bool(metrics["skipped"])
     assert_close(after.opt_state, poisoned.opt_state, 0)
+
+
+def test_an_optimizer_may_ask_for_the_loss_and_for_that_of_other_parameters():
+    config = make_config()
+    plateau = optax.chain(optax.sgd(0.0), optax.contrib.reduce_on_plateau(0.5, patience=2))
+    losses, state = [], some_state(config)
+    state = dataclasses.replace(state, opt_state=plateau.init(state.params))
+    update = jax.jit(functools.partial(train_step, config, optimizer=plateau))
+    for _ in range(4):
+        # The same loss again and again.
+        same = dataclasses.replace(some_state(config), opt_state=state.opt_state)
+        state, _ = update(same, some_batch(), jax.random.key(0))
+    assert float(state.opt_state[1].scale) < 1
+
+    newton = optax.lbfgs()
+    state = some_state(config)
+    state = dataclasses.replace(state, opt_state=newton.init(state.params))
+    update = jax.jit(functools.partial(train_step, config, optimizer=newton))
+    for _ in range(4):
+        state, metrics = update(
+            dataclasses.replace(state, carry=some_state(config).carry),
+            some_batch(),
+            jax.random.key(0),
+        )
+        losses.append(float(metrics["loss"]))
+    assert losses == sorted(losses, reverse=True) and losses[-1] < 0.9 * losses[0]
 
 
 @pytest.mark.parametrize("cell", ["lstm", "gru"])
