@@ -52,7 +52,9 @@ def silence_abandoned_work() -> None:
             uncaught(kind, error, traceback)
 
     def is_news(record: logging.LogRecord) -> bool:
-        return not (_is_noise(record.pathname) or _is_noise(record.getMessage()))
+        # With its traceback: a future that nobody waited for names Orbax only there.
+        printed = logging.Formatter().format(record)
+        return not (_is_noise(record.pathname) or _is_noise(printed))
 
     sys.unraisablehook, sys.excepthook = unraisable_hook, uncaught_hook
     for name in ("asyncio", "absl"):

@@ -1,0 +1,33 @@
+"""What Orbax abandons after a failure adds nothing to what is printed; all else stays."""
+
+import asyncio
+import gc
+import sys
+
+import pytest
+
+from charjax.storage.failures import silence_abandoned_work
+
+
+@pytest.fixture
+def silence(monkeypatch):
+    """Until the end of the test, as far as hooks go."""
+    for hook in ("unraisablehook", "excepthook"):
+        monkeypatch.setattr(sys, hook, getattr(sys, hook))
+    silence_abandoned_work()
+
+
+@pytest.mark.parametrize(
+    ("file", "silent"), [("orbax/checkpoint/_src/path.py", True), ("mine.py", False)]
+)
+def test_a_future_that_orbax_abandoned_is_silent(silence, caplog, file, silent):
+    code = compile("raise OSError('No space left on device')", f"/packages/{file}", "exec")
+
+    async def abandon():
+        # The error in the thread says nothing of Orbax but where it was raised.
+        asyncio.get_running_loop().run_in_executor(None, exec, code)
+        await asyncio.sleep(0.05)
+
+    asyncio.run(abandon())
+    gc.collect()
+    assert ("never retrieved" in caplog.text) is not silent
