@@ -53,7 +53,8 @@ def _memory(process: subprocess.Popen[bytes]) -> int:
     return 1024 * int(found[1]) if found else 0
 
 
-def free_port() -> int:
+def free_address() -> str:
+    """Where processes may meet: the host and a port that is free."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        return free.getsockname()[1]
+        return f"127.0.0.1:{free.getsockname()[1]}"

@@ -1,21 +1,21 @@
 """Two processes train and evaluate as one does."""
 
 import os
-import socket
 import subprocess
 import sys
 
 import pytest
+from subprocesses import free_address
 
 PROGRAM = """
 import functools, sys
 import jax
 import numpy as np
-index, count, port = map(int, sys.argv[1:])
+index, count = map(int, sys.argv[1:3])
 jax.config.update("jax_num_cpu_devices", 4 // count)
 if count > 1:
     jax.config.update("jax_cpu_collectives_implementation", "gloo")
-    jax.distributed.initialize(f"localhost:{port}", count, index)
+    jax.distributed.initialize(sys.argv[3], count, index)
 from charjax.config.schema import Config
 from charjax.evaluation.evaluate import evaluate
 from charjax.text.batching import batch_at
@@ -44,13 +44,11 @@ for window in (None, 9):
 
 
 def results(count):
-    with socket.socket() as free:
-        free.bind(("localhost", 0))
-        port = free.getsockname()[1]
+    meeting = free_address()
     environment = {**os.environ, "JAX_PLATFORMS": "cpu"}
     processes = [
         subprocess.Popen(
-            [sys.executable, "-c", PROGRAM, str(index), str(count), str(port)],
+            [sys.executable, "-c", PROGRAM, str(index), str(count), meeting],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,

@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from subprocesses import command
 
 from charjax import Config, DataConfig, InputError, ModelConfig, TrainConfig, fit, load
 from charjax.commands.cli import main
@@ -25,7 +26,6 @@ from charjax.text.batching import batch_at
 from charjax.training.state import initial_state
 from charjax.training.step import train_step
 
-ROOT = Path(__file__).parents[2]
 TEXT = "all happy families are alike; every unhappy family is unhappy.\n" * 40
 CONFIG = Config(
     data=DataConfig(batch_size=8, sequence_length=8),
@@ -252,10 +252,10 @@ def test_a_run_whose_newest_step_is_damaged_goes_on_from_the_one_before(tmp_path
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_a_signal_before_the_first_step_ends_the_command_at_once(tmp_path, number, code):
     (tmp_path / "text.txt").write_text(TEXT)
-    sizes = ("--data.batch_size", "4", "--data.sequence_length", "16")
-    command = [sys.executable, str(ROOT / "train.py"), "--data.source", "text.txt", *sizes]
+    sizes = ("--data.batch_size", 4, "--data.sequence_length", 16)
+    train = command("train.py", "--data.source", "text.txt", *sizes)
     process = subprocess.Popen(
-        command, cwd=tmp_path, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL
+        train, cwd=tmp_path, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL
     )
     assert process.stderr is not None
     # The introduction is over: what follows is compilation.
@@ -270,17 +270,16 @@ def test_a_signal_before_the_first_step_ends_the_command_at_once(tmp_path, numbe
     assert b"Traceback" not in said
     # Nothing stands in the way of the next start.
     process = subprocess.run(
-        [*command, "--train.steps", "3"], cwd=tmp_path, capture_output=True, timeout=240
+        [*train, "--train.steps", "3"], cwd=tmp_path, capture_output=True, timeout=240
     )
     assert process.returncode == 0, process.stderr
 
 
 def test_a_second_signal_ends_training_at_once(tmp_path):
     (tmp_path / "text.txt").write_text(TEXT * 20)
-    sizes = ("--model.hidden_size", "1024", "--data.batch_size", "64", "--workdir", "run")
-    command = [sys.executable, str(ROOT / "train.py"), "--data.source", "text.txt", *sizes]
+    sizes = ("--model.hidden_size", 768, "--data.batch_size", 64, "--train.log_every", 1)
     process = subprocess.Popen(
-        [*command, "--train.log_every", "1"],
+        command("train.py", "--data.source", "text.txt", "--workdir", "run", *sizes),
         cwd=tmp_path,
         stderr=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
@@ -304,9 +303,8 @@ def test_a_second_signal_ends_training_at_once(tmp_path):
 
 def test_a_signal_while_sampling_ends_it_at_once(tmp_path):
     fit(CONFIG.replace(**{"train.steps": 10}), tmp_path / "run", text=TEXT, quiet=True)
-    command = [sys.executable, str(ROOT / "sample.py"), "--workdir", str(tmp_path / "run")]
     process = subprocess.Popen(
-        [*command, "--length", "100000000"],
+        command("sample.py", "--workdir", tmp_path / "run", "--length", 100_000_000),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         env={**os.environ, "PYTHONUNBUFFERED": "1"},

@@ -1,8 +1,8 @@
 """Kill a real run at any moment; start it again until it is done; compare every bit.
 
 `pytest tests/faults/test_kill_anywhere.py --kills 200` is the long one: as many kills at
-random
-moments in one run. The seed is fixed, the moments are not: they depend on the machine.
+random moments in one run. The seed is fixed, the moments are not: they depend on the
+machine.
 """
 
 import json
@@ -13,13 +13,14 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
+from comparison import timeless_metrics
+from subprocesses import command
 
+from charjax import inspect_run, load
 from charjax.storage.saver import Saver
 
-ROOT = Path(__file__).parents[2]
 TEXT = (
     "It was the best of times, it was the worst of times, it was the age of wisdom.\n" * 60
 )
@@ -42,10 +43,13 @@ def environment(tmp_path):
 
 
 def train(folder, workdir, steps, **options):
-    command = [sys.executable, str(ROOT / "train.py"), "--workdir", workdir, *OPTIONS]
-    command += ["--train.steps", str(steps)]
+    length = ("--train.steps", steps)
     return subprocess.Popen(
-        command, cwd=folder, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, **options
+        command("train.py", "--workdir", workdir, *OPTIONS, *length),
+        cwd=folder,
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        **options,
     )
 
 
@@ -56,28 +60,12 @@ def finished(folder, workdir, steps, **options):
     return said.decode()
 
 
-def outcome(folder, workdir, env):
+def outcome(workdir):
     """What must not depend on kills: the digest, the metrics, a text, the samples."""
-
-    def ask(*arguments):
-        done = subprocess.run(
-            [sys.executable, "-m", "charjax", *arguments, "--workdir", workdir],
-            cwd=folder,
-            env=env,
-            capture_output=True,
-            timeout=240,
-        )
-        assert done.returncode == 0, done.stderr.decode()
-        return done.stdout
-
-    inspected = json.loads(ask("inspect", "--json"))
-    text = ask("sample", "--step", "latest", "--length", "300", "--seed", "3")
-    lines = (folder / workdir / "metrics.jsonl").read_text().splitlines()
-    metrics = [json.loads(line) for line in lines]
-    for line in metrics:
-        line.pop("chars_per_second", None)
-        line.pop("input_wait", None)
-    samples = (folder / workdir / "samples.txt").read_bytes()
+    inspected = inspect_run(workdir)
+    text = load(workdir, "latest").generate(length=300, seed=3)
+    samples = (workdir / "samples.txt").read_bytes()
+    metrics = timeless_metrics(workdir)
     return inspected["step"], inspected["digest"], metrics, text, samples
 
 
@@ -135,7 +123,7 @@ def test_a_run_killed_at_random_moments_ends_as_if_it_had_not_been(tmp_path, req
     # A save may be under way when the next is due, so up to two intervals are at stake
     # where steps are as short as here.
     assert most_lost <= 2 * EVERY
-    assert outcome(tmp_path, "killed", env) == outcome(tmp_path, "whole", env)
+    assert outcome(workdir) == outcome(tmp_path / "whole")
     left = {path.name for path in (workdir / "checkpoints").iterdir()}
     assert all(name.isdigit() for name in left), left
 
@@ -166,8 +154,8 @@ def save_until(script, directory, step, limit=None):
     Each call is held for some milliseconds before it happens, so that the kill comes
     before the next one. Returns how many calls there were.
     """
-    command = [sys.executable, str(script), str(directory), str(step)]
-    child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    save = [sys.executable, str(script), str(directory), str(step)]
+    child = subprocess.Popen(save, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     assert child.stdout.readline() == b"ready\n"
     reading, writing = os.pipe()
     # The kernel lets a tracer see calls only from its own first stop on.

@@ -2,20 +2,17 @@
 
 import json
 import os
-import re
 import subprocess
-import sys
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
+from subprocesses import command, peak_memory, run
 
 from charjax.commands import cli
 
-ROOT = Path(__file__).parents[2]
 
-
+@pytest.mark.curves
 def test_a_text_of_one_symbol_trains_evaluates_and_samples(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "text.txt").write_text("a" * 500)
@@ -34,20 +31,6 @@ def test_a_text_of_one_symbol_trains_evaluates_and_samples(tmp_path, monkeypatch
         assert capsys.readouterr().out == "a" * (22 if "prime" in how else 20)
 
 
-def peak_of(process):
-    """The most anonymous memory a process had, in bytes."""
-    peak = 0
-    while process.poll() is None:
-        try:
-            status = Path(f"/proc/{process.pid}/status").read_text()
-        except OSError:
-            break
-        if found := re.search(r"RssAnon:\s+(\d+) kB", status):
-            peak = max(peak, int(found[1]) * 1024)
-        time.sleep(0.02)
-    return peak
-
-
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs /proc")
 def test_150_000_symbols_take_little_memory(tmp_path):
@@ -59,11 +42,11 @@ def test_150_000_symbols_take_little_memory(tmp_path):
     options = "--workdir run --data.source text.txt --data.batch_size 4 --train.steps 3"
     options += " --data.sequence_length 16 --model.hidden_size 16 --train.eval_rows 4"
     options += " --data.split 0.99 0.01 0"
-    command = [sys.executable, str(ROOT / "train.py"), *options.split()]
+    train = command("train.py", *options.split())
     environment = {**os.environ, "CHARJAX_CACHE_DIR": str(tmp_path / "cache")}
     with open(tmp_path / "said", "wb") as said:
-        process = subprocess.Popen(command, cwd=tmp_path, env=environment, stderr=said)
-        peak = peak_of(process)
+        process = subprocess.Popen(train, cwd=tmp_path, env=environment, stderr=said)
+        (peak,) = peak_memory([process])
     message = (tmp_path / "said").read_text("utf-8", "replace")
     assert process.wait() == 0, message
     assert "150,000 symbols" in message and "are many" in message
@@ -72,8 +55,6 @@ def test_150_000_symbols_take_little_memory(tmp_path):
     # 90 GB.
     assert 0 < peak < 1.2e9
     sample = ["sample", "--workdir", "run", "--length", "50", "--prime", text[:3]]
-    done = subprocess.run(
-        [sys.executable, "-m", "charjax", *sample], cwd=tmp_path, capture_output=True
-    )
+    done = run(*sample, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert len(done.stdout.decode()) == 53

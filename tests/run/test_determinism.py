@@ -1,6 +1,7 @@
 """Stopped and resumed anywhere, a run ends with the bits of one that never stopped."""
 
 import pytest
+from comparison import timeless_metrics
 
 from charjax import (
     Config,
@@ -11,7 +12,6 @@ from charjax import (
     fit,
     inspect_run,
 )
-from charjax.reporting.metrics import read
 
 TEXT = "the quick brown fox jumps over the lazy dog. " * 50
 STEPS = 30
@@ -38,18 +38,6 @@ PAIRS = [
 ]
 
 
-def lines(workdir):
-    """The metrics without what depends on the clock."""
-    return [
-        {
-            name: value
-            for name, value in line.items()
-            if name not in ("chars_per_second", "input_wait")
-        }
-        for line in read(workdir / "metrics.jsonl")
-    ]
-
-
 def done(workdir):
     return inspect_run(workdir)["step"] if workdir.exists() else 0
 
@@ -72,7 +60,7 @@ def same_bits(tmp_path, stops, **changes):
     # Once more at the last step, where there is nothing left to do.
     fit(config, parts, text=TEXT, quiet=True)
     assert inspect_run(parts)["digest"] == inspect_run(whole)["digest"]
-    assert lines(parts) == lines(whole)
+    assert timeless_metrics(parts) == timeless_metrics(whole)
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ import jax
 import numpy as np
 import optax
 import pytest
+from comparison import timeless_metrics
 
 import charjax
 from charjax import (
@@ -54,14 +55,6 @@ def small(**changes) -> Config:
         ),
     )
     return config.replace(**changes)
-
-
-def lines(workdir):
-    """The metrics without what depends on the clock."""
-    text = (workdir / "metrics.jsonl").read_text("utf-8")
-    found = [json.loads(line) for line in text.splitlines()]
-    timed = ("chars_per_second", "input_wait")
-    return [{k: v for k, v in line.items() if k not in timed} for line in found]
 
 
 def contents(directory):
@@ -174,16 +167,16 @@ def test_a_resumed_run_may_be_longer_and_keeps_its_horizon(tmp_path):
     )
     assert int(longer.state.step) == 15
     assert longer.config.optimizer.schedule_steps == 10
-    assert [line["step"] for line in lines(tmp_path) if line["split"] == "train"] == list(
-        range(1, 16)
-    )
+    assert [
+        line["step"] for line in timeless_metrics(tmp_path) if line["split"] == "train"
+    ] == list(range(1, 16))
 
 
 def test_a_finished_run_does_nothing(tmp_path):
     charjax.fit(small(), tmp_path, text=TEXT, quiet=True)
-    before = inspect_run(tmp_path), lines(tmp_path)
+    before = inspect_run(tmp_path), timeless_metrics(tmp_path)
     charjax.fit(small(), tmp_path, text=TEXT, quiet=True)
-    assert (inspect_run(tmp_path), lines(tmp_path)) == before
+    assert (inspect_run(tmp_path), timeless_metrics(tmp_path)) == before
 
 
 def test_resuming_with_another_config_or_text_is_refused(tmp_path):

@@ -8,26 +8,19 @@ import socket
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
+from subprocesses import ROOT, free_address
 
 from charjax import InputError, inspect_run
 from charjax.devices import meeting, processes
 from charjax.storage.lock import lock
 
-ROOT = Path(__file__).parents[2]
 TEXT = "all happy families are alike; every unhappy family is unhappy.\n" * 60
 OPTIONS = [
-    *(
-        "--data.source",
-        "text.txt",
-        "--data.batch_size",
-        "8",
-        "--data.sequence_length",
-        "16",
-    ),
+    *("--data.source", "text.txt"),
+    *("--data.batch_size", "8", "--data.sequence_length", "16"),
     *("--model.hidden_size", "16", "--train.steps", "24", "--train.log_every", "1"),
     *("--train.eval_every", "8", "--train.checkpoint_every", "6"),
     *("--train.sample_every", "10", "--data.split", "0.8", "0.1", "0.1"),
@@ -74,13 +67,6 @@ sys.exit(charjax.commands.cli.main(only="train"))
 """
 
 
-def address():
-    """A free one."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return f"127.0.0.1:{free.getsockname()[1]}"
-
-
 def start(folder, *command, devices=2):
     env = {**os.environ, "JAX_NUM_CPU_DEVICES": str(devices), "JAX_PLATFORMS": "cpu"}
     return subprocess.Popen(
@@ -94,7 +80,7 @@ def start(folder, *command, devices=2):
 
 def begin(folder, workdir, count, *options, others=()):
     """Starts the processes of one run; `others` are options of all but the first."""
-    meeting, started = address(), []
+    meeting, started = free_address(), []
     for index in range(count):
         extra = [*options, *(others if index else ())]
         if count > 1:
@@ -255,7 +241,7 @@ def test_what_refuses_one_refuses_all(folder, tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("index", [0, 1])
 def test_processes_that_never_meet_end_with_a_clear_line(folder, index):
-    how = f"{address()},2,{index}"
+    how = f"{free_address()},2,{index}"
     codes, said = ended([start(folder, "-c", IMPATIENT, "--distributed", how)])
     assert codes == [2], said
     (line,) = said[0].splitlines()
@@ -267,7 +253,7 @@ def test_processes_that_never_meet_end_with_a_clear_line(folder, index):
 def test_a_slow_process_is_waited_for(folder, tmp_path):
     # One reads longer than gloo waits for a first meeting, the other saves longer than
     # JAX's shutdown waits.
-    run, meeting = tmp_path / "run", address()
+    run, meeting = tmp_path / "run", free_address()
     last = ("--train.steps", "12", "--data.split", "0.9", "0.1", "0")
     codes, said = ended(
         [
@@ -285,7 +271,7 @@ def test_a_slow_process_is_waited_for(folder, tmp_path):
 
 @pytest.mark.slow
 def test_one_that_is_asked_to_end_does(folder, tmp_path):
-    run, how = tmp_path / "run", ("--distributed", f"{address()},1,0")
+    run, how = tmp_path / "run", ("--distributed", f"{free_address()},1,0")
     arguments = (*OPTIONS, "--workdir", str(run), *how)
     process = start(folder, "-c", SLOW, "60", "0", *arguments)
     assert process.stderr is not None
@@ -305,7 +291,7 @@ def test_one_that_is_asked_to_end_does(folder, tmp_path):
 
 @pytest.mark.slow
 def test_a_directory_that_is_not_shared_is_refused_and_kept(folder, tmp_path):
-    places, meeting = [tmp_path / "one", tmp_path / "two"], address()
+    places, meeting = [tmp_path / "one", tmp_path / "two"], free_address()
     for place in places:
         place.mkdir()
         shutil.copytree(folder / "one", place / "run")
@@ -329,7 +315,7 @@ def test_a_directory_that_is_not_shared_is_refused_and_kept(folder, tmp_path):
 
 @pytest.mark.slow
 def test_processes_have_as_many_devices_each(folder, tmp_path):
-    meeting = address()
+    meeting = free_address()
     codes, said = ended(
         [
             start(
