@@ -1,5 +1,6 @@
 """Other processes: the project's commands and scripts, their memory, a free address."""
 
+import os
 import re
 import socket
 import subprocess
@@ -26,6 +27,21 @@ def run(
     """Runs a command to its end, with what it says."""
     words = command(name, *arguments)
     return subprocess.run(words, capture_output=True, timeout=240, **options)
+
+
+def run_script(
+    script: str, *arguments: object, prefix: Sequence[str] = (), **options: Any
+) -> subprocess.CompletedProcess[str]:
+    """Runs Python's statements to their end; they may import what stands in `tests/`."""
+    path = {"PYTHONPATH": os.pathsep.join(map(str, (ROOT, ROOT / "tests")))}
+    streams = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options}
+    return subprocess.run(
+        [*prefix, sys.executable, "-c", script, *map(str, arguments)],
+        text=True,
+        timeout=240,
+        env={**os.environ, **path},
+        **streams,
+    )
 
 
 def peak_memory(processes: Sequence[subprocess.Popen[bytes]]) -> list[int]:

@@ -5,10 +5,9 @@ import os
 import resource
 import shutil
 import subprocess
-import sys
-from pathlib import Path
 
 import pytest
+from subprocesses import run_script
 
 from charjax import Config, DataConfig, ModelConfig, TrainConfig, fit, load
 from charjax.reporting.metrics import read
@@ -25,18 +24,6 @@ CONFIG = Config(
 SAVING = CONFIG.replace(
     **{"train.steps": 120, "train.eval_every": None, "train.checkpoint_every": 10}
 )
-
-
-def run_script(script, *arguments, prefix=(), stderr=subprocess.PIPE):
-    """Runs a script that may import this file."""
-    return subprocess.run(
-        [*prefix, sys.executable, "-c", script, *map(str, arguments)],
-        stdout=subprocess.PIPE,
-        stderr=stderr,
-        text=True,
-        timeout=120,
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parent)},
-    )
 
 
 def train_steps(lines):
@@ -107,7 +94,7 @@ import contextlib, io, os, shutil, subprocess, sys
 from pathlib import Path
 from charjax.commands import cli
 from charjax import fit, load
-from test_disk_faults import SAVING, TEXT
+from faults.test_disk_faults import SAVING, TEXT
 disk, outside = Path(sys.argv[1]), Path(sys.argv[2])
 subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "none", disk], check=True)
 ballast, asked = disk / "ballast", []
@@ -186,7 +173,7 @@ FAILING = """
 import ctypes, os, resource, subprocess, sys, time
 from pathlib import Path
 from charjax import fit
-from test_disk_faults import SAVING, TEXT
+from faults.test_disk_faults import SAVING, TEXT
 workdir, said, errors = Path(sys.argv[1]), open(sys.argv[2], "rb"), sys.argv[3:]
 checkpoints, limits = workdir / "checkpoints", resource.getrlimit(resource.RLIMIT_NOFILE)
 asked, tracers = [], []

@@ -7,15 +7,13 @@ import re
 import shutil
 import signal
 import subprocess
-import sys
 import time
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from subprocesses import command
+from subprocesses import command, run_script
 
 from charjax import Config, DataConfig, InputError, ModelConfig, TrainConfig, fit, load
 from charjax.commands.cli import main
@@ -153,7 +151,7 @@ LONGER = CONFIG.replace(**{"train.steps": 80})
 FAILING = """
 import os, resource, signal, sys, time
 from charjax import fit
-from test_faults import LONGER, TEXT
+from faults.test_faults import LONGER, TEXT
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 workdir, mended = sys.argv[1], sys.argv[2] == "mended"
 limits, asked, told = resource.getrlimit(resource.RLIMIT_FSIZE), [], []
@@ -176,18 +174,8 @@ fit(LONGER.replace(**{"train.log_every": 100}), workdir, text=TEXT, stop=stop)
 """
 
 
-def failing(workdir, mended):
-    return subprocess.run(
-        [sys.executable, "-c", FAILING, str(workdir), mended],
-        capture_output=True,
-        text=True,
-        timeout=240,
-        env={**os.environ, "PYTHONPATH": str(Path(__file__).parent)},
-    )
-
-
 def test_a_save_that_fails_is_warned_of_and_training_goes_on(tmp_path):
-    done = failing(tmp_path / "run", "mended")
+    done = run_script(FAILING, tmp_path / "run", "mended")
     assert done.returncode == 0, done.stderr
     assert "step 20 was not saved" in done.stderr
     assert "training goes on" in done.stderr
@@ -202,7 +190,7 @@ def test_a_save_that_fails_is_warned_of_and_training_goes_on(tmp_path):
 
 
 def test_saves_that_fail_in_a_row_end_the_run_and_keep_the_last_good_one(tmp_path):
-    done = failing(tmp_path / "run", "never")
+    done = run_script(FAILING, tmp_path / "run", "never")
     assert done.returncode == 1
     last = done.stderr.splitlines()[-1]
     assert "step 40 was not saved" in last and "Make room on the disk or repair it" in last

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from subprocesses import run_script
 
 from charjax.errors import InputError
 from charjax.storage import manifest
@@ -48,16 +49,6 @@ def save_all(directory, losses, items=None):
         for step, loss in losses.items():
             checkpoints.save(step, items or state(float(step)), {"validation_loss": loss})
     return checkpoints
-
-
-def run_script(script, *arguments, **options):
-    return subprocess.run(
-        [sys.executable, "-c", script, *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        timeout=100,
-        **options,
-    )
 
 
 # Retention.
