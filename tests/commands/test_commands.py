@@ -16,17 +16,13 @@ import time
 
 import pytest
 from subprocesses import command, run
+from tiny import OPTIONS, TEXT
 
 import charjax
 from charjax import commands
 from charjax.commands.cli import main
 
-TINY = [
-    *("--data.batch_size", "8", "--data.sequence_length", "16"),
-    *("--model.hidden_size", "16", "--model.num_layers", "1"),
-    *("--train.log_every", "1", "--train.sample_every", "None"),
-]
-TEXT = "all happy families are alike; every unhappy family is unhappy.\n" * 40
+TINY = [*OPTIONS, "--train.sample_every", "None"]
 
 
 @pytest.fixture(scope="module")

@@ -8,22 +8,15 @@ import subprocess
 
 import pytest
 from subprocesses import run_script
+from tiny import CONFIG, TEXT
 
-from charjax import Config, DataConfig, ModelConfig, TrainConfig, fit, load
+from charjax import fit, load
 from charjax.reporting.metrics import read
 from charjax.storage.saver import Saver
 
 pytestmark = pytest.mark.curves
 
-TEXT = "all happy families are alike; every unhappy family is unhappy.\n" * 40
-CONFIG = Config(
-    data=DataConfig(batch_size=8, sequence_length=8),
-    model=ModelConfig(hidden_size=16),
-    train=TrainConfig(steps=40, eval_every=20, checkpoint_every=1000, log_every=1),
-)
-SAVING = CONFIG.replace(
-    **{"train.steps": 120, "train.eval_every": None, "train.checkpoint_every": 10}
-)
+SAVING = CONFIG.replace(**{"train.steps": 120})
 
 
 def train_steps(lines):
@@ -55,6 +48,7 @@ def growth_of_files():
 
 def test_metrics_samples_and_curves_that_cannot_be_written_are_told(tmp_path, capfd):
     metrics, asked = tmp_path / "metrics.jsonl", []
+    config = CONFIG.replace(**{"train.eval_every": 20, "train.checkpoint_every": 1000})
     with growth_of_files() as limit:
 
         def stop():
@@ -68,7 +62,7 @@ def test_metrics_samples_and_curves_that_cannot_be_written_are_told(tmp_path, ca
                 (tmp_path / "curves.png").mkdir()
             return False
 
-        result = fit(CONFIG, tmp_path, text=TEXT, stop=stop)
+        result = fit(config, tmp_path, text=TEXT, stop=stop)
     said = [line for line in capfd.readouterr().err.splitlines() if "warning" in line]
     assert [line.split()[1] for line in said] == [
         "metrics.jsonl",
@@ -81,7 +75,7 @@ def test_metrics_samples_and_curves_that_cannot_be_written_are_told(tmp_path, ca
 
     for name in ("samples.txt", "curves.png"):
         (tmp_path / name).rmdir()
-    longer = CONFIG.replace(**{"train.steps": 50})
+    longer = config.replace(**{"train.steps": 50})
     resumed = fit(longer, tmp_path, text=TEXT, quiet=True).history
     assert resumed[: len(result.history)] == result.history == read(metrics)[:-11]
     assert train_steps(resumed) == list(range(1, 51))

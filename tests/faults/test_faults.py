@@ -14,8 +14,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from subprocesses import command, run_script
+from tiny import CONFIG, TEXT
 
-from charjax import Config, DataConfig, InputError, ModelConfig, TrainConfig, fit, load
+from charjax import InputError, fit, load
 from charjax.commands.cli import main
 from charjax.errors import Diverged
 from charjax.reporting.metrics import read
@@ -23,14 +24,6 @@ from charjax.run.loop import SKIPPED_UPDATES
 from charjax.text.batching import batch_at
 from charjax.training.state import initial_state
 from charjax.training.step import train_step
-
-TEXT = "all happy families are alike; every unhappy family is unhappy.\n" * 40
-CONFIG = Config(
-    data=DataConfig(batch_size=8, sequence_length=8),
-    model=ModelConfig(hidden_size=16),
-    train=TrainConfig(steps=40, eval_every=None, checkpoint_every=10, log_every=1),
-)
-
 
 # Numbers.
 

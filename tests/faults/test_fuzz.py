@@ -12,13 +12,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tiny import FOUR_STEPS, TEXT
 
 from charjax import (
     Config,
-    DataConfig,
     InputError,
-    ModelConfig,
-    TrainConfig,
     fit,
     load,
     load_config,
@@ -31,12 +29,7 @@ pytestmark = pytest.mark.curves
 few = settings(derandomize=True, deadline=None, max_examples=30)
 many = settings(derandomize=True, deadline=None, max_examples=200)
 
-TEXT = "all happy families are alike; every unhappy family is unhappy.\n" * 20
-CONFIG = Config(
-    data=DataConfig(batch_size=8, sequence_length=8),
-    model=ModelConfig(hidden_size=8, num_layers=1),
-    train=TrainConfig(steps=4, eval_every=2, sample_every=2),
-)
+CONFIG = FOUR_STEPS.replace(**{"train.eval_every": 2, "train.sample_every": 2})
 FIELDS = [name for name, _ in flatten(Config())]
 NASTY = [
     *(None, True, False, 0, 1, -1, 2, 2**31, 2**63, 10**40, -0.0, 0.5, 1e-320, 1e308),

@@ -10,25 +10,16 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from tiny import FOUR_STEPS, TEXT
 
 from charjax import (
-    Config,
-    DataConfig,
     InputError,
-    ModelConfig,
-    TrainConfig,
     fit,
     inspect_run,
     load,
 )
 from charjax.storage import manifest
 
-TEXT = "all happy families are alike; every unhappy family is unhappy.\n" * 20
-CONFIG = Config(
-    data=DataConfig(batch_size=8, sequence_length=8),
-    model=ModelConfig(hidden_size=8, num_layers=1),
-    train=TrainConfig(steps=4, eval_every=None, sample_every=None),
-)
 RECORD = "checkpoints/4/record/metadata"
 
 
@@ -36,7 +27,7 @@ RECORD = "checkpoints/4/record/metadata"
 def whole(tmp_path_factory):
     """A run of four steps, to be copied, and what it holds."""
     folder = tmp_path_factory.mktemp("whole") / "run"
-    fit(CONFIG, folder, text=TEXT, quiet=True)
+    fit(FOUR_STEPS, folder, text=TEXT, quiet=True)
     return folder, load(folder)
 
 
@@ -142,7 +133,7 @@ def test_nothing_is_unpickled_on_any_way_to_a_model(run):
     found.clear()
     load(run).generate("all ", 5)
     inspect_run(run)
-    fit(CONFIG, run, text=TEXT, quiet=True)
+    fit(FOUR_STEPS, run, text=TEXT, quiet=True)
     listening = False
     assert not found
 
@@ -286,7 +277,7 @@ def test_inspection_refuses_a_record_without_its_versions(run, change):
     ],
 )
 def test_a_run_does_not_go_on_from_a_record_that_does_not_fit(run, change):
-    longer = CONFIG.replace(**{"train.steps": 5})
+    longer = FOUR_STEPS.replace(**{"train.steps": 5})
     rewritten(run, change)
     before = (run / "config.json").read_bytes()
     words = refused(lambda: fit(longer, run, text=TEXT, quiet=True))

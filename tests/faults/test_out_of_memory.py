@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from tiny import OPTIONS
 
 COMMANDS = """
 import resource, sys, traceback
@@ -19,10 +20,6 @@ for command in sys.stdin.read().splitlines():
         traceback.print_exc()
         print(-1)
 """
-TINY = (
-    "train --workdir run --data.batch_size 4 --data.sequence_length 8 --train.steps 2 "
-    "--model.hidden_size 8 --model.num_layers 1 --train.eval_rows 4"
-)
 
 
 def said_by(folder, *commands):
@@ -47,7 +44,7 @@ def test_a_batch_or_samples_that_memory_does_not_hold_are_told_in_a_line(tmp_pat
     large = "--data.batch_size 1000 --data.sequence_length 2000 --train.steps 2"
     codes, said = said_by(
         tmp_path,
-        f"{TINY} --data.source small.txt",
+        f"train --workdir run --data.source small.txt --train.steps 2 {' '.join(OPTIONS)}",
         "sample --workdir run --num-samples 1000000000",
         f"train --data.source text.txt --model.hidden_size 128 {large}",
     )

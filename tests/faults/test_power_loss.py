@@ -8,25 +8,15 @@ import os
 import re
 import shutil
 import subprocess
-import sys
-from pathlib import Path
 
 import pytest
+from subprocesses import command
+from tiny import OPTIONS, TEXT
 
-ROOT = Path(__file__).parents[2]
-TEXT = "all happy families are alike; every unhappy family is unhappy.\n" * 40
-OPTIONS = [
-    *("--data.source", "text.txt", "--data.batch_size", "4", "--data.sequence_length", "8"),
-    *("--model.hidden_size", "16", "--model.num_layers", "1", "--train.log_every", "1"),
-    *(
-        "--train.steps",
-        "30",
-        "--train.checkpoint_every",
-        "10",
-        "--train.eval_every",
-        "None",
-    ),
-]
+TRAIN = (
+    *("--data.source", "text.txt", *OPTIONS, "--train.steps", "30"),
+    *("--train.checkpoint_every", "10", "--train.eval_every", "None"),
+)
 WRITES = ("write", "pwrite64", "writev", "pwritev", "pwritev2", "ftruncate", "fallocate")
 SYNCS = ("fsync", "fdatasync")
 RENAMES = ("rename", "renameat", "renameat2")
@@ -154,8 +144,8 @@ def test_power_lost_at_any_moment_leaves_a_run_that_goes_on(tmp_path):
     tracer = ["strace", "-f", "--seccomp-bpf", "-y", "-o", "log"]
     tracer += ["-e", f"trace={','.join(CALLS)}"]
     workdir = tmp_path / "runs/mine"
-    command = [sys.executable, str(ROOT / "train.py"), "--workdir", str(workdir), *OPTIONS]
-    done = subprocess.run([*tracer, *command], cwd=tmp_path, capture_output=True)
+    train = command("train.py", "--workdir", workdir, *TRAIN)
+    done = subprocess.run([*tracer, *train], cwd=tmp_path, capture_output=True)
     assert done.returncode == 0, done.stderr.decode()
     disk = Disk(workdir)
     for call in calls((tmp_path / "log").read_text(errors="replace")):

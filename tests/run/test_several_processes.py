@@ -12,12 +12,12 @@ import time
 import numpy as np
 import pytest
 from subprocesses import ROOT, free_address
+from tiny import LINE
 
 from charjax import InputError, inspect_run
 from charjax.devices import meeting, processes
 from charjax.storage.lock import lock
 
-TEXT = "all happy families are alike; every unhappy family is unhappy.\n" * 60
 OPTIONS = [
     *("--data.source", "text.txt"),
     *("--data.batch_size", "8", "--data.sequence_length", "16"),
@@ -131,7 +131,7 @@ def under_way(workdir, processes):
 def folder(tmp_path_factory):
     """A folder with a text and a run of one process."""
     folder = tmp_path_factory.mktemp("hosts")
-    (folder / "text.txt").write_text(TEXT)
+    (folder / "text.txt").write_text(LINE * 60)
     codes, said = ended(begin(folder, "one", 1))
     assert codes == [0], said
     return folder
