@@ -27,9 +27,12 @@ import pytest
 jax.config.update("jax_num_cpu_devices", 8)
 
 
-@pytest.fixture(autouse=True)
-def _own_cache(tmp_path_factory, monkeypatch):
-    monkeypatch.setenv("CHARJAX_CACHE_DIR", str(tmp_path_factory.getbasetemp() / "cache"))
+@pytest.fixture(scope="session", autouse=True)
+def _own_cache(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as changes:
+        cache = tmp_path_factory.getbasetemp() / "cache"
+        changes.setenv("CHARJAX_CACHE_DIR", str(cache))
+        yield
 
 
 @pytest.fixture(autouse=True)
