@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from charjax.config.schema import Config
+from charjax.config.schema import Config, OnUnknown
 from charjax.devices import memory
 from charjax.devices import mesh as meshes
 from charjax.errors import InputError, counted
@@ -26,7 +26,7 @@ from charjax.storage.checkpoints import Checkpoints
 from charjax.storage.record import read
 from charjax.text.batching import Batch
 from charjax.text.description import TextDescription
-from charjax.text.vocabulary import OnUnknown, Vocabulary
+from charjax.text.vocabulary import Vocabulary
 from charjax.training.step import eval_step
 
 # Characters drawn between two looks at the host: long enough that the device is never

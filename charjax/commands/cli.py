@@ -9,10 +9,11 @@ from typing import Annotated, Any, Union
 
 import tyro
 
-import charjax
 from charjax import commands
+from charjax.commands import peers
 from charjax.commands.exit_codes import exit_code
-from charjax.commands.fields import WrongUsage, read
+from charjax.commands.fields import WrongUsage, options, read
+from charjax.commands.signals import Signals
 from charjax.errors import InputError, suggestion
 
 
@@ -24,27 +25,39 @@ def main(argv: list[str] | None = None, only: str | None = None) -> int:
       only: the one command that there is, for a script such as `train.py`.
     """
     arguments = sys.argv[1:] if argv is None else argv
-    if only is None and arguments == ["--version"]:
-        print(f"charjax {charjax.__version__}")
-        return 0
+    return exit_code(lambda signals: run(arguments, only, signals))
 
-    def run(signals: Any) -> int:
-        try:
-            options = _parsed_alone(arguments, only) if only else _parsed(arguments)
-        except WrongUsage as error:
-            command = next((name for name in found() if arguments[:1] == [name]), "")
-            called = f"python {only}.py" if only else f"charjax {command}".rstrip()
-            raise InputError(f"{error}\nSee {called} --help.") from None
-        return sys.modules[type(options).__module__].run(options, signals)
 
-    return exit_code(run)
+def run(arguments: list[str], only: str | None, signals: Signals) -> int:
+    """Finds the command, reads its options and runs it."""
+    if only is None and arguments in ([], ["--version"]):
+        arguments = ["version"] if arguments else ["--help"]
+    called = only or next((name for name in found() if arguments[:1] == [name]), None)
+    program = f"python {only}.py" if only else f"charjax {called or ''}".rstrip()
+    try:
+        read_options = _read_alone(arguments, only) if only else _read(arguments)
+    except WrongUsage as error:
+        lines = [str(error)]
+        if called is not None:
+            own = options(found()[called].Options)
+            lines += peers.remedies(called, error.unknown, own)
+        raise InputError("\n".join([*lines, f"See {program} --help."])) from None
+    except SystemExit:
+        # Help was printed. tyro would fill lines with these.
+        examples = getattr(found().get(called or ""), "EXAMPLES", ())
+        if examples and {"-h", "--help"} & {*arguments}:
+            print("Examples:")
+            for example in examples:
+                print("   ", example.replace(f"charjax {called}", program))
+        raise
+    return sys.modules[type(read_options).__module__].run(read_options, signals)
 
 
 def found() -> dict[str, ModuleType]:
     """The commands by name.
 
     >>> list(found())
-    ['evaluate', 'inspect', 'sample', 'train']
+    ['completion', 'evaluate', 'help', 'inspect', 'sample', 'train', 'version']
     """
     modules = {
         name: importlib.import_module(f"{commands.__name__}.{name}")
@@ -53,13 +66,13 @@ def found() -> dict[str, ModuleType]:
     return {name: module for name, module in modules.items() if hasattr(module, "Options")}
 
 
-def _parsed_alone(arguments: list[str], name: str) -> Any:
+def _read_alone(arguments: list[str], name: str) -> Any:
     command = found()[name]
     return read(command.Options, arguments, **_shown(command, arguments))
 
 
-def _parsed(arguments: list[str]) -> Any:
-    known, name = found(), arguments[0] if arguments else "--help"
+def _read(arguments: list[str]) -> Any:
+    known, name = found(), arguments[0]
     if name not in known and not name.startswith("-"):
         raise WrongUsage(f"there is no command {name!r}; {suggestion(name, known)}")
     subcommands = []
@@ -71,7 +84,7 @@ def _parsed(arguments: list[str]) -> Any:
         Union[tuple(subcommands)],  # pyright: ignore # noqa: UP007
         arguments,
         prog="charjax",
-        description="Character-level language models. --version prints the version.",
+        description="Character-level language models. charjax help COMMAND shows more.",
     )
 
 

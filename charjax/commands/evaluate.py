@@ -8,7 +8,7 @@ from typing import Literal
 import charjax
 from charjax.commands.of_run import OfRun, Switch
 from charjax.commands.signals import Signals
-from charjax.config.schema import Split
+from charjax.config.schema import OnUnknown, Split
 from charjax.errors import InputError, counted
 
 
@@ -35,11 +35,17 @@ class Options(OfRun):
     rows: int | None = None
     """Rows the text is cut into; the default is the run's train.eval_rows."""
 
-    on_unknown: Literal["error", "skip"] = "error"
+    on_unknown: OnUnknown = "error"
     """What to do with characters that the model does not know."""
 
     json: Switch = False
     """Print JSON."""
+
+
+EXAMPLES = (
+    "charjax evaluate --workdir runs/mine --text other.txt",
+    "charjax evaluate --split train --json",
+)
 
 
 def run(options: Options, _: Signals) -> int:

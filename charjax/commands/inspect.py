@@ -24,6 +24,12 @@ class Options(OfRun):
     """Print JSON."""
 
 
+EXAMPLES = (
+    "charjax inspect --workdir runs/mine",
+    "charjax inspect --sharding --step best",
+)
+
+
 def run(options: Options, _: Signals) -> int:
     """Prints what a run directory holds."""
     workdir = options.directory()

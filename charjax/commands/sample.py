@@ -4,13 +4,14 @@ import re
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import tyro
 
 import charjax
 from charjax.commands.of_run import OfRun
 from charjax.commands.signals import Signals
+from charjax.config.schema import OnUnknown
 from charjax.errors import InputError
 from charjax.sampling.options import SamplingOptions
 
@@ -38,8 +39,14 @@ class Options(OfRun):
     num_samples: int = 1
     """Texts to write, in one batch."""
 
-    on_unknown: Literal["error", "skip"] = "error"
+    on_unknown: OnUnknown = "error"
     """What to do with characters of the prime that the model does not know."""
+
+
+EXAMPLES = (
+    'charjax sample --workdir runs/mine --prime "Once " --length 500',
+    "charjax sample --temperature 0.7 --num-samples 3",
+)
 
 
 def run(options: Options, _: Signals) -> int:

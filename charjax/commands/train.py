@@ -62,6 +62,12 @@ class Options(Place):
     ADDRESS:PORT,COUNT,INDEX."""
 
 
+EXAMPLES = (
+    "charjax train --workdir runs/mine --data.source book.txt",
+    "charjax train --workdir runs/mine   # stopped? it goes on",
+)
+
+
 def defaults(arguments: list[str]) -> tuple[Options, str]:
     """The options where they are not given, and what they are from."""
     # A request for a completion script is for the whole command.

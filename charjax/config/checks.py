@@ -102,7 +102,7 @@ def check_fields(section: Any, prefix: str = "") -> None:
         object.__setattr__(section, name, value)
         field = f"{prefix}.{name}" if prefix else f"`{name}`"
         if not _accepts(value, hint):
-            refuse(field, value, f"expected {_describe(hint)}")
+            refuse(field, value, f"expected {describe(hint)}")
         for item in value if isinstance(value, tuple) else (value,):
             if isinstance(item, float) and not abs(item) <= _LARGEST_FLOAT32:
                 refuse(field, value, "give a finite number, up to 3.4e38")
@@ -128,10 +128,10 @@ def _plain(value: Any, hint: Any) -> Any:
     if hasattr(value, "dtype") and hasattr(value, "tolist"):
         value = value.tolist()
     if isinstance(value, list | tuple):
-        tuples = (kind for kind in _kinds(hint) if typing.get_origin(kind) is tuple)
+        tuples = (kind for kind in kinds(hint) if typing.get_origin(kind) is tuple)
         of_item = typing.get_args(next(tuples, None))
         return tuple(_plain(item, of_item and of_item[0]) for item in value)
-    if type(value) is int and float in _kinds(hint) and int not in _kinds(hint):
+    if type(value) is int and float in kinds(hint) and int not in kinds(hint):
         try:
             return float(value)
         except OverflowError:
@@ -140,7 +140,7 @@ def _plain(value: Any, hint: Any) -> Any:
 
 
 def _accepts(value: object, hint: Any) -> bool:
-    return any(_accepts_kind(value, kind) for kind in _kinds(hint))
+    return any(_accepts_kind(value, kind) for kind in kinds(hint))
 
 
 def _accepts_kind(value: object, kind: Any) -> bool:
@@ -156,7 +156,7 @@ def _accepts_kind(value: object, kind: Any) -> bool:
     return type(value) is kind
 
 
-def _kinds(hint: Any) -> tuple[Any, ...]:
+def kinds(hint: Any) -> tuple[Any, ...]:
     """The members of a union, or the one type that there is."""
     union = typing.get_origin(hint) in (types.UnionType, typing.Union)
     return typing.get_args(hint) if union else (hint,)
@@ -168,8 +168,13 @@ _NAMES: dict[Any, str] = {
 }
 
 
-def _describe(hint: Any) -> str:
-    return " or ".join(_describe_kind(kind) for kind in _kinds(hint))
+def describe(hint: Any) -> str:
+    """What a value of a type is, in words.
+
+    >>> describe(float | None)
+    'a number or None'
+    """
+    return " or ".join(_describe_kind(kind) for kind in kinds(hint))
 
 
 def _describe_kind(kind: Any) -> str:

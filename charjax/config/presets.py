@@ -16,13 +16,13 @@ def load_config(name: str) -> Config:
     """
     path = Path(name)
     if path.suffix not in (".py", ".json"):
-        presets = {file.stem: file for file in _presets()}
-        if name not in presets:
+        known = presets()
+        if name not in known:
             raise InputError(
                 f"`config` is {name!r}: there is no such preset; "
-                f"{suggestion(name, presets)} A file's name must end in .py or .json."
+                f"{suggestion(name, known)} A file's name must end in .py or .json."
             )
-        path = presets[name]
+        path = known[name]
     if not path.is_file():
         raise InputError(f"`config` is {name!r}: there is no such file.")
     try:
@@ -54,13 +54,14 @@ def load_config(name: str) -> Config:
     return config
 
 
-def _presets() -> list[Path]:
+def presets() -> dict[str, Path]:
+    """The file of each preset by its name."""
     package = Path(__file__).parents[1]
     # In the installed package, or beside it in a checkout.
     for directory in (package / "configs", package.parent / "configs"):
         if files := sorted(directory.glob("*.py")):
-            return files
-    return []
+            return {file.stem: file for file in files}
+    return {}
 
 
 def default_name(config: str | None) -> str:

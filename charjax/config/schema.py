@@ -32,6 +32,9 @@ Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = typing.get_args(Split)
 """The parts of a text, in this order."""
 
+OnUnknown = Literal["error", "skip"]
+"""What to do with characters that a model does not know."""
+
 
 @dataclasses.dataclass(frozen=True)
 class DataConfig:

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from charjax.config.schema import Split
+from charjax.config.schema import OnUnknown, Split
 from charjax.errors import InputError
 from charjax.evaluation.evaluate import evaluate
 from charjax.language_model import LanguageModel, load
@@ -14,7 +14,6 @@ from charjax.reporting.progress import reading
 from charjax.storage import run_directory
 from charjax.text.corpus import load as load_corpus
 from charjax.text.survey import survey
-from charjax.text.vocabulary import OnUnknown
 from charjax.text.watch import Watch
 
 

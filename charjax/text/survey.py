@@ -7,13 +7,13 @@ from pathlib import Path
 
 import numpy as np
 
-from charjax.config.schema import DataConfig
+from charjax.config.schema import DataConfig, OnUnknown
 from charjax.errors import InputError
 from charjax.text import sources, token_cache
 from charjax.text.cleaning import Tally, clean, raw_digest
 from charjax.text.description import TextDescription, named
 from charjax.text.sources import Origin
-from charjax.text.vocabulary import OnUnknown, Vocabulary, codes, describe_unknown, to_bytes
+from charjax.text.vocabulary import Vocabulary, codes, describe_unknown, to_bytes
 from charjax.text.watch import Watch, counter, silent
 
 # Above this a softmax over characters is mostly spent on symbols hardly ever seen.

@@ -11,12 +11,11 @@ import numpy.typing as npt
 from jaxtyping import Int32, Integer, UInt
 
 from charjax.config.checks import check_fields, refuse
+from charjax.config.schema import OnUnknown
 from charjax.errors import InputError
 
 # Symbols encoded at a time; each takes several times four bytes of scratch space.
 PIECE = 2**20
-
-OnUnknown = Literal["error", "skip"]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -20,7 +20,7 @@ from tiny import OPTIONS, TEXT
 
 import charjax
 from charjax import commands
-from charjax.commands.cli import main
+from charjax.commands.cli import found, main
 
 TINY = [*OPTIONS, "--train.sample_every", "None"]
 
@@ -152,14 +152,21 @@ def test_wrong_usage_is_a_short_message_and_exit_code_2(tmp_path, call, argument
     [
         ("train --bogus", None, ["unrecognized options: --bogus", "See charjax train"]),
         ("--bogus", "train", ["--bogus", "See python train.py"]),
-        ("train --workdir", None, ["missing value", "--workdir", "See charjax train"]),
-        ("train --model.cell x", None, ["'x'", "--model.cell", "See charjax train"]),
+        ("train --workdir", None, ["--workdir needs a value", "See charjax train"]),
+        ("train --data.split 1", None, ["--data.split needs 3 values"]),
+        ("train --data.split 1 0 x", None, ["is 1 0 x: expected three numbers."]),
+        ("train --train.steps 1e3", None, ["is '1e3': expected a whole number or None."]),
+        ("train --train.epochs=", None, ["--train.epochs is '': expected a number or"]),
+        ("train --model.cell x", None, ["--model.cell is 'x': expected one of lstm, gru"]),
+        ("train --top-k 3", None, ["options: --top-k, 3\n", "in charjax sample --help"]),
         ("sample --lenght 3", None, ["--length INT", "Characters", "See charjax sample"]),
-        ("evaluate --rows x", None, ["parsing --rows", "See charjax evaluate"]),
+        ("evaluate --rows x", None, ["--rows is 'x': expected a whole number"]),
         ("inspect 3", None, ["unrecognized options: 3", "See charjax inspect"]),
         ("smaple", None, ["did you mean sample", "See charjax --help"]),
-        ("--bogus", None, ["--bogus", "evaluate, inspect, sample, train", "See charjax"]),
-        ("", None, ["evaluate, inspect, sample, train", "See charjax --help"]),
+        ("help smaple", None, ["did you mean sample", "See charjax --help"]),
+        ("completion", None, ["{bash,zsh,fish}", "See charjax completion"]),
+        ("completion ksh", None, ["is 'ksh': expected one of bash, zsh, fish."]),
+        ("--bogus", None, ["--bogus", "evaluate, help, inspect, sample", "See charjax"]),
     ],
 )
 def test_wrong_options_are_refused_in_one_style(
@@ -201,13 +208,14 @@ def test_messages_of_the_library_name_options_of_the_command(runs, monkeypatch, 
 
 
 @pytest.mark.parametrize("width", [80, 120])
-@pytest.mark.parametrize("name", ["", "evaluate", "inspect", "sample", "train"])
+@pytest.mark.parametrize("name", ["", *found()])
 def test_help_fills_the_lines_of_the_terminal(monkeypatch, capsys, name, width):
     monkeypatch.setenv("COLUMNS", str(width))
     with pytest.raises(SystemExit):
         main([*name.split(), "--help"])
-    lines = capsys.readouterr().out.splitlines()
-    assert max(map(len, lines)) <= width
+    shown, _, examples = capsys.readouterr().out.partition("Examples:\n")
+    lines = shown.splitlines()
+    assert max(map(len, [*lines, *examples.splitlines()])) <= width
     texts = [line.strip("│").rstrip() for line in lines]
     for line, after in itertools.pairwise(texts):
         indents = {len(text) - len(text.lstrip()) for text in (line, after)}
