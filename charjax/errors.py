@@ -12,6 +12,10 @@ class InputError(ValueError):
     """
 
 
+class DirectoryGone(OSError):
+    """The directory of a run was renamed or deleted while it trained."""
+
+
 class OutOfMemory(MemoryError):
     """Too little memory, where it is known what would help."""
 

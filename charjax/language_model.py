@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Unpack, overload
@@ -287,8 +287,7 @@ def load(workdir: str | Path, step: str | int = "best") -> LanguageModel:
     """
     lack = f"there is not enough memory to load the model in {workdir}."
     with memory.explain_shortage(lack):
-        checkpoints = checkpoints_of(workdir)
-        return checkpoints.reading(step, functools.partial(_model, checkpoints))
+        return reading(workdir, step, _model)
 
 
 def _model(checkpoints: Checkpoints, step: int) -> LanguageModel:
@@ -299,12 +298,23 @@ def _model(checkpoints: Checkpoints, step: int) -> LanguageModel:
     return LanguageModel(config, params, record.text, step)
 
 
-def checkpoints_of(workdir: str | Path) -> Checkpoints:
-    """The checkpoints of a run, to read. Raises InputError where there is no run."""
+def reading(workdir: str | Path, step: str | int, read: Callable[..., Any]) -> Any:
+    """What `read(checkpoints, step)` makes of the step of a run that is meant.
+
+    Another run may take its place meanwhile; then it is done again. Raises InputError
+    where there is no run.
+    """
     workdir = Path(workdir)
     if not run_directory.holds_run(workdir):
         raise InputError(
             f"{workdir} holds no run: give the directory that training wrote to, such as "
             "runs/default."
         )
-    return Checkpoints(workdir / run_directory.CHECKPOINTS)
+    while True:
+        folder = run_directory.located(workdir, run_directory.CHECKPOINTS)
+        try:
+            checkpoints = Checkpoints(folder)
+            return checkpoints.reading(step, functools.partial(read, checkpoints))
+        except (InputError, FileNotFoundError):
+            if folder == run_directory.located(workdir, run_directory.CHECKPOINTS):
+                raise

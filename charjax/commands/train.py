@@ -16,7 +16,7 @@ from charjax.commands.signals import Signals
 from charjax.config.presets import default_name, load_config
 from charjax.config.schema import Config, flatten
 from charjax.errors import InputError
-from charjax.storage import run_directory
+from charjax.storage import replacement, run_directory
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,9 @@ class Place:
     stopping may be given anew."""
 
     fresh: Switch = False
-    """Start over even where the workdir holds a run, which is deleted."""
+    """Start over with the config and the text of the run in the workdir (with --config,
+    that config; fields given replace fields). The old run is replaced once the new one has
+    a checkpoint."""
 
     def directory(self) -> Path:
         if self.workdir == "":
@@ -73,13 +75,26 @@ def defaults(arguments: list[str]) -> tuple[Options, str]:
     # A request for a completion script is for the whole command.
     own = [argument for argument in arguments if not argument.startswith("--tyro-")]
     place, _ = read(Place, own, add_help=False, return_unknown_args=True)
+    workdir = place.directory()
     if place.resumes():
-        start = run_directory.read_config(place.directory())
-        source = f"the run in {place.directory()}, which this would resume"
+        start = run_directory.read_config(workdir)
+        source = f"the run in {workdir}, which this would resume"
+    elif place.config is None and run_directory.holds_run(workdir):
+        start, source = _starting_over(workdir, own)
     else:
         start = place.preset()
         source = "Config()" if place.config is None else f"--config {place.config}"
     return Options(run=start), source
+
+
+def _starting_over(workdir: Path, arguments: list[str]) -> tuple[Config, str]:
+    try:
+        start = replacement.own_config(workdir)
+    except InputError:
+        if not any(a.partition("=")[0] == "--data.source" for a in arguments):
+            raise
+        return Config(), "Config(), since the config of the run cannot be read"
+    return start, f"the run in {workdir}, which this would replace"
 
 
 def run(options: Options, signals: Signals) -> int:

@@ -4,12 +4,12 @@ import contextlib
 import dataclasses
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from charjax.reporting import metrics, samples
 from charjax.reporting.progress import Progress, progress
 from charjax.storage import run_directory
+from charjax.storage.place import Place
 from charjax.views import curves
 
 
@@ -19,8 +19,8 @@ class Report:
     again with the next news."""
 
     progress: Progress
-    workdir: Path | None
-    """None keeps nothing."""
+    place: Place | None
+    """Of the run's directory; None keeps nothing."""
 
     metrics: metrics.MetricsFile | None
     history: list[dict[str, Any]]
@@ -47,21 +47,28 @@ class Report:
     def sample(self, step: int, text: str) -> None:
         """Show and keep a text that the model wrote after a step."""
         self.message(f"--- sample at step {step:,} ---\n{text}\n---")
-        if self.workdir is not None:
-            path = self.workdir / run_directory.SAMPLES
+        if self.place is not None:
+            path = self.place.files / run_directory.SAMPLES
             self._attempt(path.name, lambda: samples.append(path, step, text))
 
     def draw(self, cell: str) -> None:
         """Draw the losses so far; `cell` goes into the title."""
-        if self.workdir is not None:
-            path = self.workdir / run_directory.CURVES
-            title = f"{self.workdir.name}: {cell}"
+        if self.place is not None:
+            path = self.place.files / run_directory.CURVES
+            title = f"{self.place.workdir.name}: {cell}"
             self._attempt(path.name, lambda: curves.draw(self.history, path, title))
 
+    def check_place(self) -> None:
+        """Raises DirectoryGone if the run's directory was renamed or deleted."""
+        if self.place is not None:
+            self.place.check()
+
     def _attempt(self, name: str, write: Callable[[], None]) -> None:
+        self.check_place()
         try:
             write()
         except OSError as error:
+            self.check_place()
             if name not in self.failing:
                 self.message(
                     f"warning: {name} cannot be written, {error.strerror}; training goes on"
@@ -73,19 +80,19 @@ class Report:
 
 @contextlib.contextmanager
 def open_report(
-    workdir: Path | None, first: int, total: int, quiet: bool
+    place: Place | None, first: int, total: int, quiet: bool
 ) -> Iterator[Report]:
     """The report of a run that goes on after step `first` of `total`.
 
-    What the files in `workdir` say of later steps is dropped.
+    What the files of the run say of later steps is dropped.
     """
     with contextlib.ExitStack() as stack:
         file, history = None, []
-        if workdir is not None:
-            path = workdir / run_directory.METRICS
+        if place is not None:
+            path = place.files / run_directory.METRICS
             metrics.truncate_after(path, first)
-            samples.truncate_after(workdir / run_directory.SAMPLES, first)
+            samples.truncate_after(place.files / run_directory.SAMPLES, first)
             history = metrics.read(path)
             file = stack.enter_context(metrics.MetricsFile(path))
         shown = stack.enter_context(progress(max(total, 1), quiet=quiet))
-        yield Report(shown, workdir, file, history)
+        yield Report(shown, place, file, history)

@@ -8,10 +8,11 @@ from pathlib import Path
 import jax
 
 from charjax.devices import processes
-from charjax.errors import InputError
+from charjax.errors import DirectoryGone, InputError
 from charjax.run.plan import Plan
-from charjax.storage import run_directory
+from charjax.storage import replacement, run_directory
 from charjax.storage.lock import lock, lock_holder
+from charjax.storage.place import Place
 from charjax.storage.saver import Saver
 
 # Seconds until a file that one process wrote must be visible to the others; NFS looks into
@@ -19,19 +20,30 @@ from charjax.storage.saver import Saver
 PATIENCE = 75
 
 
+def settle(workdir: Path | None) -> None:
+    """Finishes, or throws away, what a killed run that was to replace another one left."""
+    with processes.first_goes_ahead():
+        if workdir is None or not processes.is_first():
+            return
+        if replacement.is_unsettled(workdir):
+            with lock(workdir):
+                replacement.settle(workdir)
+
+
 @contextlib.contextmanager
-def locked(plan: Plan) -> Iterator[None]:
+def locked(plan: Plan) -> Iterator[Place | None]:
     """Keeps other runs out of the directory, which all processes must see."""
     if plan.workdir is None:
-        yield
+        yield None
         return
     with contextlib.ExitStack() as stack:
         with processes.all_or_none():
             if processes.is_first():
                 stack.enter_context(lock(plan.workdir))
         _check_shared(plan.workdir)
-        processes.check_agreement({"run in `workdir`": str(plan.resuming)})
-        yield
+        found = f"{plan.resuming} {plan.replaced}"
+        processes.check_agreement({"run in `workdir`": found})
+        yield Place(plan.workdir, replaces=plan.replaced is not None)
 
 
 def _check_shared(workdir: Path) -> None:
@@ -51,21 +63,50 @@ def _check_shared(workdir: Path) -> None:
 
 
 @contextlib.contextmanager
-def opened(plan: Plan) -> Iterator[Saver | None]:
-    """The run's checkpoints, its directory made if it is new; the last save is on disk
-    afterwards."""
-    if plan.workdir is None:
+def opened(plan: Plan, place: Place | None) -> Iterator[Saver | None]:
+    """The run's checkpoints, its files begun if it is new; the last save is on disk
+    afterwards, or nothing is left of a run that did not come to replace another one."""
+    if place is None:
         yield None
         return
     with processes.first_goes_ahead():
         if processes.is_first() and not plan.resuming:
             # Only now that nothing can be refused any more.
-            if plan.fresh:
-                run_directory.start_over(plan.workdir)
             own_text = plan.surveyed.bytes_to_keep()
-            run_directory.create(plan.workdir, plan.config, own_text)
+            run_directory.create(place.files, plan.config, own_text)
         sound = [] if plan.record is None else [plan.record.step]
         # What a killed run left is tidied up by the first, before the others read.
-        saver = Saver(plan.workdir / run_directory.CHECKPOINTS, sound=sound)
-    with saver:
-        yield saver
+        saver = Saver.at(place, sound=sound)
+    try:
+        with saver:
+            yield saver
+    except DirectoryGone as error:
+        kept = "no checkpoint was saved" if saver.saved is None else f"step {saver.saved:,}"
+        raise DirectoryGone(
+            f"{error}. The last checkpoint saved in it is {kept}; under its new name it "
+            "goes on from there."
+        ) from error
+    finally:
+        if place.grows and processes.is_first() and place.is_there():
+            with contextlib.suppress(OSError):
+                replacement.settle(place.workdir)
+
+
+def take_place(saver: Saver) -> None:
+    """Puts a run in the place of the one that it replaces, if it has a checkpoint; all
+    processes must ask, while none is being saved."""
+    place = saver.place
+    assert place is not None
+    if not processes.from_first(int(processes.is_first() and bool(saver.steps()))):
+        return
+    with processes.first_goes_ahead():
+        if processes.is_first():
+            try:
+                replacement.take_place(place.workdir)
+            except OSError as error:
+                raise OSError(
+                    f"the new run in {place.workdir} cannot take the place of the old one: "
+                    f"{error.strerror}; training there finishes it once that is mended."
+                ) from error
+    place.grows = False
+    saver.directory = place.files / run_directory.CHECKPOINTS

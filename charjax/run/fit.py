@@ -21,15 +21,18 @@ from charjax.config.schema import Config
 from charjax.devices import memory, processes
 from charjax.errors import Diverged
 from charjax.language_model import LanguageModel
+from charjax.reporting import metrics
 from charjax.reporting.progress import reading
 from charjax.reporting.report import Report, open_report
-from charjax.run.directory import locked, opened
+from charjax.run.directory import locked, opened, settle
 from charjax.run.introduction import how_to_train_longer, introduction
 from charjax.run.loop import is_over, loop
 from charjax.run.plan import Plan, check_agreement, plan
 from charjax.run.run import Run, score_test
 from charjax.run.start import first_state
 from charjax.storage import run_directory
+from charjax.storage.checkpoints import warn
+from charjax.storage.place import Place
 from charjax.storage.record import Standing
 from charjax.text.corpus import load as load_corpus
 from charjax.text.vocabulary import Vocabulary
@@ -82,7 +85,9 @@ def fit(
         resumed, bit for bit as if it had never stopped; then only the run's length,
         cadences and early stopping may differ from its own config.
       text: the text itself, instead of `config.data.source`.
-      fresh: start over, even if `workdir` holds a run.
+      fresh: start over with `config`, even if `workdir` holds a run; that is replaced once
+        the first checkpoint of the new one is whole. A text that it kept is used again
+        where `config` names the same source.
       strict: refuse to resume where a checkpoint is damaged, instead of going on from the
         newest that is not.
       quiet: show no progress.
@@ -97,6 +102,7 @@ def fit(
       Diverged: update after update was skipped, loss or gradient being no number.
       MemoryError: the device has not enough memory for a step.
       OSError: several saves in a row failed, or the last one.
+      DirectoryGone: an OSError; `workdir` was renamed or deleted meanwhile.
 
     >>> import charjax
     >>> config = charjax.Config(
@@ -111,29 +117,46 @@ def fit(
     workdir = None if workdir is None else Path(workdir)
     quiet = quiet or not processes.is_first()
     # Nobody writes before all have looked, and found the same.
+    settle(workdir)
     with processes.all_or_none(), reading(quiet) as watch:
         planned = plan(config, workdir, text, fresh, strict, watch, optimizer)
     check_agreement(planned)
-    with processes.leaving_together(Diverged), locked(planned):
+    with processes.leaving_together(Diverged), locked(planned) as place:
         with processes.all_or_none(), reading(quiet) as watch:
             corpus = load_corpus(planned.surveyed, watch)
         too_large = memory.explain_shortage(_too_large(planned.config))
-        with opened(planned) as saver, too_large:
+        with opened(planned, place) as saver, too_large:
             state, standing = first_state(planned, saver)
-            with _reported(planned, int(state.step), quiet) as report:
+            with _reported(planned, place, int(state.step), quiet) as report:
                 run = Run(planned, corpus, saver, report)
                 return _train(run, state, standing, stop)
 
 
 @contextlib.contextmanager
-def _reported(planned: Plan, first: int, quiet: bool) -> Iterator[Report]:
+def _reported(
+    planned: Plan, place: Place | None, first: int, quiet: bool
+) -> Iterator[Report]:
     """The report of a run that goes on after step `first`; one process writes its files."""
-    workdir = planned.workdir if processes.is_first() else None
-    if workdir is not None:
+    place = place if processes.is_first() else None
+    if place is not None:
+        if first == 0:
+            _warn_of_lost_checkpoints(place)
+        place.check()
         # A resumed run's length may be new; written once it is known to go on.
-        run_directory.write_config(workdir, planned.config)
-    with open_report(workdir, first, planned.total, quiet) as report:
+        run_directory.write_config(place.files, planned.config)
+    with open_report(place, first, planned.total, quiet) as report:
         yield report
+
+
+def _warn_of_lost_checkpoints(place: Place) -> None:
+    logged = metrics.read(path := place.files / run_directory.METRICS)
+    reached = max((line.get("step", 0) for line in logged), default=0)
+    if reached:
+        warn(
+            f"{path} goes up to step {reached:,}, but there is no checkpoint in "
+            f"{place.files / run_directory.CHECKPOINTS}: training starts again at step 0; "
+            "to go on instead, stop it and restore that folder from a copy"
+        )
 
 
 def _train(

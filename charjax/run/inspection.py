@@ -1,6 +1,5 @@
 """What a run directory holds, and how its state would lie on the devices there are."""
 
-import functools
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +8,7 @@ import jax
 from charjax.config.schema import to_dict
 from charjax.devices import mesh as meshes
 from charjax.devices import placement
-from charjax.language_model import checkpoints_of
+from charjax.language_model import reading
 from charjax.storage.checkpoints import Checkpoints
 from charjax.storage.digest import digest, named_leaves
 from charjax.storage.record import read
@@ -31,8 +30,7 @@ def inspect_run(workdir: str | Path, step: str | int = "latest") -> dict[str, An
     Raises:
       InputError: no run or no such checkpoint there, or a damaged one.
     """
-    checkpoints = checkpoints_of(workdir)
-    return checkpoints.reading(step, functools.partial(_facts, checkpoints))
+    return reading(workdir, step, _facts)
 
 
 def _facts(checkpoints: Checkpoints, step: int) -> dict[str, Any]:
@@ -65,8 +63,7 @@ def inspect_sharding(
     Takes and raises what `inspect_run` does; raises InputError also where the devices do
     not suit the config.
     """
-    checkpoints = checkpoints_of(workdir)
-    return checkpoints.reading(step, functools.partial(_placement, checkpoints))
+    return reading(workdir, step, _placement)
 
 
 def _placement(checkpoints: Checkpoints, step: int) -> list[dict[str, Any]]:

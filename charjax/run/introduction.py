@@ -13,6 +13,11 @@ from charjax.run.run import Run
 def introduction(run: Run, first: int) -> Iterator[str]:
     """The lines that are shown before step `first + 1`."""
     plan, data, model = run.plan, run.config.data, run.config.model
+    if plan.replaced is not None:
+        yield (
+            f"starting over: once the first checkpoint is saved, this replaces "
+            f"{plan.replaced}"
+        )
     if first == 0:
         yield from run.corpus.text.lines()
     parameters = sum(leaf.size for leaf in jax.tree.leaves(plan.abstract.params))

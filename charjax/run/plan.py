@@ -19,7 +19,7 @@ from charjax.language_model import load
 from charjax.model.network import init
 from charjax.model.parameters import Params
 from charjax.model.recurrence.choose import Recurrence
-from charjax.storage import run_directory
+from charjax.storage import replacement, run_directory
 from charjax.storage.checkpoints import Checkpoints
 from charjax.storage.digest import digest, structure
 from charjax.storage.record import Record
@@ -46,8 +46,9 @@ class Plan:
     workdir: Path | None
     """Where the run is kept; None keeps nothing."""
 
-    fresh: bool
-    """Whether a run in `workdir` is to be deleted."""
+    replaced: str | None
+    """The run in `workdir` whose place this one will take, in words; None if there is
+    none."""
 
     resuming: bool
     """Whether the run in `workdir` goes on."""
@@ -103,10 +104,15 @@ def plan(
     """
     source = [IN_MEMORY] if text is not None else absolute(config.data.sources)
     config = config.replace(**{"data.source": source})
-    resuming = workdir is not None and run_directory.holds_run(workdir) and not fresh
-    if resuming and workdir is not None:
-        config = run_directory.resumed_config(run_directory.read_config(workdir), config)
-        text = run_directory.kept_text(workdir) if text is None else text
+    before = None if workdir is None or not run_directory.holds_run(workdir) else workdir
+    resuming, replaced = before is not None and not fresh, None
+    if before is not None and resuming:
+        config = run_directory.resumed_config(run_directory.read_config(before), config)
+    elif before is not None:
+        run_directory.check_replaceable(before)
+        replaced = replacement.description(before)
+    if before is not None and text is None:
+        text = _kept_text(before, config)
     mesh = meshes.make_mesh(model=config.parallel.model)
     meshes.check_devices(config, mesh)
     surveyed = survey(config.data, text, watch=watch)
@@ -130,7 +136,7 @@ def plan(
     return Plan(
         config=config,
         workdir=workdir,
-        fresh=fresh,
+        replaced=replaced,
         resuming=resuming,
         surveyed=surveyed,
         mesh=mesh,
@@ -143,6 +149,22 @@ def plan(
         epoch_steps=epoch_steps,
         total=total_steps(config, epoch_steps),
     )
+
+
+def _kept_text(workdir: Path, config: Config) -> bytes | None:
+    """The text that the run in `workdir` kept, if a config names the same source."""
+    try:
+        own = replacement.own_config(workdir)
+    except InputError:
+        return None
+    same = own.data.source == config.data.source
+    text = run_directory.kept_text(workdir) if same else None
+    if text is None and config.data.sources == (IN_MEMORY,):
+        raise InputError(
+            f"data.source is {IN_MEMORY!r}: {workdir / run_directory.CORPUS}, where the "
+            "run kept its text, is not there: restore it, or give a text."
+        )
+    return text
 
 
 def check_agreement(plan: Plan) -> None:
@@ -171,7 +193,7 @@ def _newest_record(
     workdir: Path, config: Config, text: TextDescription, strict: bool
 ) -> Record:
     """Of the newest step that is not damaged; refuses another text than the run's."""
-    checkpoints = Checkpoints(workdir / run_directory.CHECKPOINTS)
+    checkpoints = Checkpoints(run_directory.located(workdir, run_directory.CHECKPOINTS))
     read = functools.partial(read_record, checkpoints)
     record = checkpoints.reading("latest", read, strict=strict)
     check_text(record, config, workdir, text)

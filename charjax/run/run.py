@@ -11,6 +11,7 @@ from charjax.devices import placement, processes
 from charjax.evaluation.evaluate import evaluate
 from charjax.language_model import LanguageModel
 from charjax.reporting.report import Report
+from charjax.run.directory import take_place
 from charjax.run.plan import Plan
 from charjax.run.start import items
 from charjax.storage.record import Record, Standing, versions
@@ -102,15 +103,20 @@ def save(run: Run, state: TrainState, standing: Standing, loss: float | None) ->
     # A step on the disk whose metrics are not would resume with lines missing.
     run.report.sync()
     tolerate(run, lambda saver: saver.save(step, items(state), record.to_dict()))
+    if run.saver is not None and run.saver.replaces:
+        tolerate(run, Saver.wait)
+        take_place(run.saver)
 
 
 def tolerate(run: Run, action: Callable[[Saver], None]) -> None:
     """Does something with the checkpoints; training goes on if it fails, for a while."""
     if run.saver is None:
         return
+    run.report.check_place()
     try:
         action(run.saver)
     except OSError as error:
+        run.report.check_place()
         if run.saver.failures >= FAILED_SAVES:
             raise OSError(
                 f"{error}; so have the {FAILED_SAVES - 1} saves before it. Make room on "

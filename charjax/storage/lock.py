@@ -4,6 +4,7 @@ import contextlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
 from charjax.errors import InputError
 
@@ -67,7 +68,7 @@ def _held(path: Path) -> Iterator[None]:
             # Some network file systems have no locks.
             pass
         # The holder before us may have removed the file between our open and our lock.
-        if path.exists() and os.path.samestat(os.fstat(file.fileno()), path.stat()):
+        if _is_at(path, file):
             break
         file.close()
     with file:
@@ -79,7 +80,17 @@ def _held(path: Path) -> Iterator[None]:
             os.fsync(file.fileno())
             yield
         finally:
-            path.unlink(missing_ok=True)
+            # Where the directory was renamed, another run may have one of that name now.
+            if _is_at(path, file):
+                path.unlink(missing_ok=True)
+
+
+def _is_at(path: Path, file: IO[str]) -> bool:
+    """Whether an open file is the one that has this name."""
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except OSError:
+        return False
 
 
 def _unwritable(workdir: Path, error: OSError) -> InputError:

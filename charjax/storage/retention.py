@@ -4,11 +4,10 @@ Never left to Orbax, whose rules can delete the newest step or prefer a NaN. Amo
 processes the first one alone may call these.
 """
 
-import shutil
 from pathlib import Path
 
 from charjax.storage import manifest
-from charjax.storage.atomic import sync
+from charjax.storage.atomic import remove, sync
 from charjax.storage.step import RETIRED, SAVING, is_step
 
 _UNFINISHED = ".orbax-checkpoint-tmp"
@@ -57,14 +56,6 @@ def remove_unfinished(directory: Path) -> None:
     """Deletes what Orbax did not write to the end."""
     for path in directory.glob(f"*{_UNFINISHED}*"):
         remove(path)
-
-
-def remove(path: Path) -> None:
-    """Deletes a file or folder, if it is there."""
-    if path.is_dir():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
 
 
 def _set_aside(path: Path) -> Path:

@@ -2,12 +2,11 @@
 
 import contextlib
 import json
-import shutil
 from pathlib import Path
 
 from charjax.config.schema import Config, flatten, from_dict, to_dict
 from charjax.errors import InputError
-from charjax.storage.atomic import TEMPORARY, replacing, sync
+from charjax.storage.atomic import replacing, sync
 
 CONFIG = "config.json"
 METRICS = "metrics.jsonl"
@@ -16,8 +15,12 @@ SAMPLES = "samples.txt"
 CURVES = "curves.png"
 CORPUS = "corpus.txt"
 
-# The config goes last: until all else is gone, the directory holds a run.
-_WRITTEN = (CHECKPOINTS, METRICS, SAMPLES, CURVES, CORPUS, CONFIG)
+WRITTEN = (CONFIG, METRICS, SAMPLES, CURVES, CORPUS, CHECKPOINTS)
+"""Everything that a run writes."""
+
+TAKING = ".taking"
+"""The folder in a run's directory whose files take the place of those beside it
+(`replacement.py`)."""
 
 _CHANGEABLE = frozenset(
     {
@@ -30,10 +33,21 @@ _CHANGEABLE = frozenset(
 FIXED_AT_START = frozenset({"optimizer.schedule_steps", "optimizer.epoch_steps"})
 
 
+def located(workdir: Path, name: str) -> Path:
+    """Where a file of the run in `workdir` is, or would be; `name` is one of `WRITTEN`.
+
+    It is right also where a new run has only begun to take the place of an old one.
+    """
+    taking = workdir / TAKING
+    # While its config is there, all of the new run is, and beside it lies the old one.
+    moved = not (taking / name).exists() and not (taking / CONFIG).exists()
+    return workdir / name if moved else taking / name
+
+
 def holds_run(workdir: Path) -> bool:
     """Whether this directory holds a run."""
     try:
-        return (workdir / CONFIG).exists() or (workdir / CHECKPOINTS).exists()
+        return any(located(workdir, name).exists() for name in (CONFIG, CHECKPOINTS))
     except OSError as error:
         raise InputError(
             f"{workdir} cannot be read, {error.strerror}: choose another `workdir`."
@@ -45,7 +59,7 @@ def read_config(workdir: Path) -> Config:
 
     Raises InputError if `config.json` is absent, damaged or not a config.
     """
-    path = workdir / CONFIG
+    path = located(workdir, CONFIG)
     remedy = "restore a copy, choose another `workdir`, or start over with `fresh=True`"
     try:
         return from_dict(json.loads(path.read_text(encoding="utf-8")))
@@ -82,7 +96,7 @@ def check_apart(workdir: Path, config: Config) -> None:
     here = workdir.resolve()
     for source in config.data.sources:
         path = Path(source).resolve()
-        inside = path.is_file() and here == path.parent and path.name in _WRITTEN
+        inside = path.is_file() and here == path.parent and path.name in WRITTEN
         around = path.is_dir() and (path == here or path in here.parents)
         if inside or around:
             raise InputError(
@@ -103,7 +117,7 @@ def create(workdir: Path, config: Config, text: bytes | None) -> None:
 
 def kept_text(workdir: Path) -> bytes | None:
     """The text that `create` kept, or None if the run's text is in files of its own."""
-    path = workdir / CORPUS
+    path = located(workdir, CORPUS)
     return path.read_bytes() if path.exists() else None
 
 
@@ -135,24 +149,6 @@ def resumed_config(stored: Config, requested: Config) -> Config:
     return stored.replace(**changes)
 
 
-def start_over(workdir: Path) -> None:
-    """Delete the run in `workdir`, if there is one, and none of the other files there.
-
-    Raises InputError if there is a `config.json` that is not a run's.
-    """
-    if not holds_run(workdir):
-        return
-    if not any((workdir / name).exists() for name in (CHECKPOINTS, METRICS)):
-        with contextlib.suppress(FileNotFoundError):
-            _require_own_config(workdir / CONFIG)
-    for name in _WRITTEN:
-        for path in (workdir / name, workdir / (name + TEMPORARY)):
-            if path.is_dir() and not path.is_symlink():
-                shutil.rmtree(path)
-            else:
-                path.unlink(missing_ok=True)
-
-
 def newest_run(root: Path) -> Path:
     """The run directory in `root` that was written to last and has a checkpoint.
 
@@ -169,24 +165,28 @@ def newest_run(root: Path) -> Path:
     return max(runs, key=_last_written)
 
 
-def _require_own_config(path: Path) -> None:
+def check_replaceable(workdir: Path) -> None:
+    """Refuses to replace what only looks like a run: a `config.json` of something else."""
+    path = located(workdir, CONFIG)
+    if any(located(workdir, name).exists() for name in (CHECKPOINTS, METRICS)):
+        return
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError:
+    except (OSError, ValueError):
         return
     if not isinstance(values, dict) or not set(values) & set(to_dict(Config())):
         raise InputError(
-            f"{path} is not a run's: `fresh=True` will not delete it; "
+            f"{path} is not a run's: `fresh=True` will not replace it; "
             "move it away or choose another `workdir`."
         )
 
 
 def has_checkpoint(run: Path) -> bool:
     """Whether a run directory has a step to go on from."""
-    folder = run / CHECKPOINTS
+    folder = located(run, CHECKPOINTS)
     return folder.is_dir() and any(path.name.isdigit() for path in folder.iterdir())
 
 
 def _last_written(run: Path) -> float:
-    paths = (run / METRICS, *(run / CHECKPOINTS).iterdir())
+    paths = (located(run, METRICS), *located(run, CHECKPOINTS).iterdir())
     return max(path.stat().st_mtime for path in paths if path.exists())

@@ -9,10 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from charjax.devices import processes
+from charjax.errors import DirectoryGone
 from charjax.storage import arrays, manifest, retention
-from charjax.storage.atomic import sync
+from charjax.storage.atomic import remove, sync
 from charjax.storage.checkpoints import Checkpoints, warn
 from charjax.storage.failures import reason_for
+from charjax.storage.lock import lock_holder
+from charjax.storage.place import Place
+from charjax.storage.run_directory import CHECKPOINTS
 from charjax.storage.step import FORMAT, RECORD, SAVING
 
 
@@ -26,7 +30,12 @@ class Saver(Checkpoints):
     deletes.
     """
 
-    def __init__(self, directory: Path, *, sound: Iterable[int] = ()) -> None:
+    def __init__(
+        self, directory: Path, *, sound: Iterable[int] = (), place: Place | None = None
+    ) -> None:
+        self.place = place
+        self.saved = max(sound := list(sound), default=None)
+        """The newest step known to be whole on disk."""
         if not directory.is_file():
             directory.mkdir(parents=True, exist_ok=True)
             sync(directory.parent)
@@ -38,6 +47,16 @@ class Saver(Checkpoints):
         self._writer = arrays.writer()
         self.failures = 0
         """Saves that failed since the last one that did not."""
+
+    @classmethod
+    def at(cls, place: Place, *, sound: Iterable[int] = ()) -> "Saver":
+        """The checkpoints of the run that trains there."""
+        return cls(place.files / CHECKPOINTS, sound=sound, place=place)
+
+    @property
+    def replaces(self) -> bool:
+        """Whether the run has yet to take the place of another one."""
+        return self.place is not None and self.place.grows
 
     def save(self, step: int, items: Mapping[str, Any], record: Mapping[str, Any]) -> None:
         """Start saving a step; return once the arrays may be overwritten or donated.
@@ -55,7 +74,7 @@ class Saver(Checkpoints):
         def begin() -> None:
             if processes.is_first():
                 # One that could not be installed: Orbax would refuse to write there.
-                retention.remove(path)
+                remove(path)
             arrays.begin_writing(self._writer, path, items, values)
 
         if (reason := _failing(begin)) is not None:
@@ -85,11 +104,14 @@ class Saver(Checkpoints):
         self._writer.wait_until_finished()
         if not processes.is_first():
             return
+        if self.place is not None:
+            # Orbax makes a folder that is gone again.
+            self.place.check()
         manifest.seal(self._working(step))
         if (reason := manifest.damage(self._working(step))) is not None:
             raise OSError(f"what was written cannot be read back: {reason}")
         retention.install(self.directory, step)
-        self._damage[step] = None
+        self._damage[step], self.saved = None, step
         try:
             self._retire_all_but(step)
         except OSError as error:
@@ -114,11 +136,24 @@ class Saver(Checkpoints):
         gc.collect()
         if processes.is_first():
             with contextlib.suppress(OSError):
-                # What it left would take room that the next one needs.
-                retention.remove_unfinished(self.directory)
+                self._clear_away(step)
         return OSError(
             f"checkpoint step {step} was not saved in {self.directory}: {reason}"
         )
+
+    def _clear_away(self, step: int) -> None:
+        """Removes what a failed save left, whose room the next one needs."""
+        place = self.place
+        if place is None or place.is_there():
+            retention.remove_unfinished(self.directory)
+        elif not lock_holder(place.workdir):
+            for path in self.directory.glob(f"{step}{SAVING}*"):
+                remove(path)
+            # Made again by that save, and empty unless they are somebody else's by now.
+            for folder in (self.directory, *self.directory.parents):
+                folder.rmdir()
+                if folder == place.workdir:
+                    break
 
     def __enter__(self) -> "Saver":
         return self
@@ -135,7 +170,8 @@ class Saver(Checkpoints):
             if error is None:
                 raise
             # Not in place of the error that is on its way.
-            warn(str(failure))
+            if not isinstance(error, DirectoryGone):
+                warn(str(failure))
         finally:
             self._background.shutdown()
             self._writer.close()

@@ -20,7 +20,6 @@ from charjax.storage.run_directory import (
     newest_run,
     read_config,
     resumed_config,
-    start_over,
     write_config,
 )
 
@@ -161,28 +160,6 @@ def test_without_file_locks_there_is_no_protection(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "fcntl", None)
     with lock(tmp_path / "x"), lock(tmp_path / "x"):
         assert os.listdir(tmp_path / "x") == []
-
-
-def test_starting_over_deletes_the_run_and_nothing_else(tmp_path):
-    write_config(tmp_path, Config())
-    (tmp_path / "checkpoints/5/params").mkdir(parents=True)
-    for name in ("metrics.jsonl", "samples.txt", "curves.png", "corpus.txt", "mine.txt"):
-        (tmp_path / name).touch()
-    start_over(tmp_path)
-    assert os.listdir(tmp_path) == ["mine.txt"]
-    start_over(tmp_path / "absent")
-
-
-def test_starting_over_spares_what_is_no_run(tmp_path):
-    (tmp_path / "corpus.txt").touch()
-    start_over(tmp_path)
-    (tmp_path / "config.json").write_text('{"architectures": []}')
-    with pytest.raises(InputError, match="not a run's"):
-        start_over(tmp_path)
-    assert sorted(os.listdir(tmp_path)) == ["config.json", "corpus.txt"]
-    (tmp_path / "config.json").write_text("{")
-    start_over(tmp_path)
-    assert os.listdir(tmp_path) == []
 
 
 def test_the_newest_run_is_the_one_written_to_last(tmp_path):
