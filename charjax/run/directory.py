@@ -81,11 +81,13 @@ def opened(plan: Plan, place: Place | None) -> Iterator[Saver | None]:
         with saver:
             yield saver
     except DirectoryGone as error:
-        kept = "no checkpoint was saved" if saver.saved is None else f"step {saver.saved:,}"
-        raise DirectoryGone(
-            f"{error}. The last checkpoint saved in it is {kept}; under its new name it "
-            "goes on from there."
-        ) from error
+        kept = (
+            f"the last checkpoint saved there is step {saver.saved}; if the directory has "
+        )
+        kept += "another name now, give that to go on from it"
+        if saver.saved is None:
+            kept = "no checkpoint had been saved"
+        raise DirectoryGone(f"{error}; {kept}.") from error
     finally:
         if place.grows and processes.is_first() and place.is_there():
             with contextlib.suppress(OSError):

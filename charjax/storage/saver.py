@@ -42,6 +42,7 @@ class Saver(Checkpoints):
         super().__init__(directory, sound=sound)
         if processes.is_first():
             self._damage |= dict.fromkeys(retention.tidy(self.directory))
+        self._tried: int | None = None
         self._pending: tuple[int, Future[str | None]] | None = None
         self._background = ThreadPoolExecutor(1, "charjax-save")
         self._writer = arrays.writer()
@@ -69,6 +70,7 @@ class Saver(Checkpoints):
         self.wait()
         # In every process, though only the first puts the new one in its place.
         self._damage.pop(step, None)
+        self._tried = step
         path, values = self._working(step), {RECORD: {**record, "format": FORMAT}}
 
         def begin() -> None:
@@ -175,6 +177,10 @@ class Saver(Checkpoints):
         finally:
             self._background.shutdown()
             self._writer.close()
+            if isinstance(error, DirectoryGone) and self._tried is not None:
+                # What was abandoned may have gone on for a while.
+                with contextlib.suppress(OSError):
+                    self._clear_away(self._tried)
 
     def _working(self, step: int) -> Path:
         path = self.path(step)
