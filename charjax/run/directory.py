@@ -81,12 +81,10 @@ def opened(plan: Plan, place: Place | None) -> Iterator[Saver | None]:
         with saver:
             yield saver
     except DirectoryGone as error:
-        kept = (
-            f"the last checkpoint saved there is step {saver.saved}; if the directory has "
-        )
-        kept += "another name now, give that to go on from it"
-        if saver.saved is None:
-            kept = "no checkpoint had been saved"
+        kept = "no checkpoint had been saved"
+        if saver.saved is not None:
+            kept = f"the last checkpoint saved there is step {saver.saved:,}; if it has another "
+            kept += "name now, give that to go on"
         raise DirectoryGone(f"{error}; {kept}.") from error
     finally:
         if place.grows and processes.is_first() and place.is_there():

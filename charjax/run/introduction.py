@@ -15,7 +15,7 @@ def introduction(run: Run, first: int) -> Iterator[str]:
     plan, data, model = run.plan, run.config.data, run.config.model
     if plan.replaced is not None:
         yield (
-            f"starting over: once the first checkpoint is saved, this replaces "
+            "starting over: once its first checkpoint is saved, this run replaces "
             f"{plan.replaced}"
         )
     if first == 0:

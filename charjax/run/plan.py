@@ -162,7 +162,8 @@ def _kept_text(workdir: Path, config: Config) -> bytes | None:
     if text is None and config.data.sources == (IN_MEMORY,):
         raise InputError(
             f"data.source is {IN_MEMORY!r}: {workdir / run_directory.CORPUS}, where the "
-            "run kept its text, is not there: restore it, or give a text."
+            "run kept its text, is not there: restore it, or start over with `fresh=True` "
+            "and another data.source."
         )
     return text
 

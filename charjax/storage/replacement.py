@@ -74,8 +74,8 @@ def own_config(workdir: Path) -> Config:
         record = _newest_record(workdir)
         if record is None:
             raise InputError(
-                f"{error} To start over with --fresh, give --config or --data.source too: "
-                "no checkpoint there tells the config of the run."
+                f"{error} There is no checkpoint that has the run's config, so give "
+                "`config` or data.source with `fresh=True`."
             ) from error
         config = record.config
     return config.replace(**dict.fromkeys(run_directory.FIXED_AT_START))

@@ -468,7 +468,8 @@ def test_help_says_whose_defaults_it_shows(runs):
         assert "those of the run in runs/text, which this would resume" in said
         assert "Units per layer. (default: 16)" in said
     said = help_of("train", "--workdir", "runs/text", "--fresh")
-    assert "those of Config()" in said
+    assert "those of the run in runs/text, which this would replace" in said
+    assert "Units per layer. (default: 16)" in said
 
 
 def test_the_library_does_what_the_commands_do(runs, call, monkeypatch):

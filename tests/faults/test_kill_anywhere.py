@@ -18,7 +18,9 @@ import pytest
 from comparison import timeless_metrics
 from subprocesses import command
 
+import charjax
 from charjax import inspect_run, load
+from charjax.storage.run_directory import read_config
 from charjax.storage.saver import Saver
 
 TEXT = (
@@ -129,10 +131,9 @@ def test_a_run_killed_at_random_moments_ends_as_if_it_had_not_been(tmp_path, req
 
 
 # What a save asks of the file system: a kill after each of these, one after the other.
-CALLS = (
-    "openat,write,pwrite64,writev,rename,renameat,renameat2,mkdir,mkdirat,unlink,unlinkat"
-)
-CALLS += ",rmdir,fsync,fdatasync,ftruncate,link,linkat,close"
+CHANGES = "write,pwrite64,writev,rename,renameat,renameat2,mkdir,mkdirat,unlink,unlinkat"
+CHANGES += ",rmdir,fsync,fdatasync,ftruncate,link,linkat"
+CALLS = f"{CHANGES},openat,close"
 
 SAVE = """
 import sys
@@ -148,21 +149,24 @@ with Saver(directory) as checkpoints:
 """
 
 
-def save_until(script, directory, step, limit=None):
-    """Saves a step in another process, which is killed after `limit` file system calls.
+def run_until(limit, script, *arguments, calls=CALLS, env=None):
+    """Runs a script in another process, which is killed after `limit` file system calls.
 
-    Each call is held for some milliseconds before it happens, so that the kill comes
-    before the next one. Returns how many calls there were.
+    They are counted from when it has said that it is ready. Each call is held for some
+    milliseconds before it happens, so that the kill comes before the next one. Returns
+    how many calls there were.
     """
-    save = [sys.executable, str(script), str(directory), str(step)]
-    child = subprocess.Popen(save, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    started = [sys.executable, *map(str, (script, *arguments))]
+    child = subprocess.Popen(
+        started, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=env
+    )
     assert child.stdout.readline() == b"ready\n"
     reading, writing = os.pipe()
     # The kernel lets a tracer see calls only from its own first stop on.
     tracer = subprocess.Popen(
         [
             *("strace", "-f", "-p", str(child.pid), "-o", f"/dev/fd/{writing}"),
-            *("-e", f"trace={CALLS}", "-e", f"inject={CALLS}:delay_enter=3000"),
+            *("-e", f"trace={calls}", "-e", f"inject={calls}:delay_enter=3000"),
         ],
         pass_fds=[writing],
         stderr=subprocess.PIPE,
@@ -205,13 +209,13 @@ def test_a_kill_at_any_file_system_call_of_a_save_leaves_the_old_or_the_new_step
     for step in (2, 3):
         scratch = tmp_path / f"counted{step}"
         shutil.copytree(before, scratch)
-        total = save_until(script, scratch, step)
+        total = run_until(None, script, scratch, step)
         assert total > 20
         for number in range(1, total + 1, request.config.getoption("--syscalls")):
             directory = tmp_path / "killed"
             shutil.rmtree(directory, ignore_errors=True)
             shutil.copytree(before, directory)
-            save_until(script, directory, step, number)
+            run_until(number, script, directory, step)
             with Saver(directory) as checkpoints:
                 found = checkpoints.resolve("latest", strict=True)
                 target = {"params": checkpoints.metadata(found, "params")}
@@ -224,6 +228,66 @@ def test_a_kill_at_any_file_system_call_of_a_save_leaves_the_old_or_the_new_step
     print(outcomes)
     assert outcomes["saving 2: found 2"] > 0
     assert outcomes["saving 3: found 2"] > 0
+
+
+# As `--fresh` on a run of one step; the first save is awaited, and then the renames come.
+FRESH = """
+import sys
+from pathlib import Path
+import charjax
+from charjax.storage.run_directory import read_config
+workdir = Path(sys.argv[1])
+config = read_config(workdir).replace(**{"train.seed": 1, "train.sample_every": None})
+# Nothing but the files of a run from here on.
+charjax.fit(config, text="once upon a time " * 40, quiet=True)
+print("ready", flush=True)
+sys.stdin.readline()
+charjax.fit(config, workdir, fresh=True, quiet=True)
+"""
+
+
+@pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed")
+def test_a_kill_at_any_file_system_call_of_starting_over_leaves_the_old_or_the_new_run(
+    tmp_path, request
+):
+    script, before = tmp_path / "fresh.py", tmp_path / "before"
+    script.write_text(FRESH)
+    config = charjax.Config(
+        data=charjax.DataConfig(batch_size=8, sequence_length=8),
+        model=charjax.ModelConfig(hidden_size=8, num_layers=1),
+        optimizer=charjax.OptimizerConfig(schedule="constant"),
+        train=charjax.TrainConfig(steps=1, eval_every=None, log_every=1),
+    )
+    charjax.fit(config, before, text=TEXT, quiet=True)
+    shutil.copytree(before, tmp_path / "counted")
+    # As this process sees them, or the bits would differ.
+    env = {**environment(tmp_path), "JAX_NUM_CPU_DEVICES": "8"}
+    env["JAX_COMPILATION_CACHE_DIR"] = os.environ["JAX_COMPILATION_CACHE_DIR"]
+    total = run_until(None, script, tmp_path / "counted", calls=CHANGES, env=env)
+    digests = {
+        inspect_run(folder)["digest"]: who
+        for folder, who in ((before, "old"), (tmp_path / "counted", "new"))
+    }
+    assert total > 100 and len(digests) == 2
+    outcomes = {"old": 0, "new": 0}
+    apart = request.config.getoption("--syscalls")
+    # The last of them from the end, where the new run takes its place.
+    for number in range(total - 5, 0, -apart):
+        directory = tmp_path / "killed"
+        shutil.rmtree(directory, ignore_errors=True)
+        shutil.copytree(before, directory)
+        run_until(number, script, directory, calls=CHANGES, env=env)
+        # Whoever reads it at once finds one of them, and so does whoever goes on.
+        found = digests[inspect_run(directory)["digest"]]
+        charjax.fit(read_config(directory), directory, quiet=True)
+        assert digests[inspect_run(directory)["digest"]] == found
+        metrics = (directory / "metrics.jsonl").read_text()
+        assert metrics.count('"train"') == 1 and (directory / "corpus.txt").exists()
+        left = {path.name for path in directory.iterdir()}
+        assert not [name for name in left if name.startswith(".")]
+        outcomes[found] += 1
+    print(total, outcomes)
+    assert outcomes["new"] > 0
 
 
 @pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed")

@@ -92,13 +92,25 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     # Files that appear whole, in an order that a kill cannot spoil.
     Mutant(
-        "--fresh deletes the old run only once the new text is encoded",
-        "charjax/run/fit.py",
-        "            corpus = load_corpus(planned.surveyed, watch)\n",
-        "            if fresh and workdir is not None:\n"
-        "                run_directory.start_over(workdir)\n"
-        "            corpus = load_corpus(planned.surveyed, watch)\n",
-        "tests/commands/test_commands.py -k fresh_never",
+        "the old run stays until the one that replaces it has a checkpoint",
+        "charjax/run/directory.py",
+        "yield Place(plan.workdir, replaces=plan.replaced is not None)",
+        "yield Place(plan.workdir)",
+        "tests/run/test_fresh.py -k stays_until",
+    ),
+    Mutant(
+        "no file of a run that takes another one's place is deleted as one of the old",
+        "charjax/storage/replacement.py",
+        "    if (taking / CONFIG).exists():\n",
+        "    if True:\n",
+        "tests/storage/test_replacement.py -k killed_at_any_call",
+    ),
+    Mutant(
+        "nothing is written where the run's directory was before it was renamed",
+        "charjax/storage/place.py",
+        "        if not self.is_there():\n",
+        "        if False:\n",
+        "tests/run/test_fresh.py -k directory_that_is_gone",
     ),
     # Damage is detected.
     Mutant(
@@ -184,8 +196,8 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "training goes on where metrics, samples or curves cannot be written",
         "charjax/reporting/report.py",
-        "except OSError as error:\n            if name",
-        "except BlockingIOError as error:\n            if name",
+        "except OSError as error:\n            self.check",
+        "except BlockingIOError as error:\n            self.check",
         "tests/faults/test_disk_faults.py -k metrics",
     ),
     # What is refused, before anything is written.

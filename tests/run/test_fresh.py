@@ -106,7 +106,7 @@ def test_a_damaged_config_is_taken_from_the_newest_sound_checkpoint(run, capfd):
     capfd.readouterr()
     assert train("--fresh", "--train.steps", 2) == 2
     said = capfd.readouterr().err
-    assert "config.json" in said and "give --config or --data.source" in said
+    assert "config.json" in said and "give --config or data.source with --fresh" in said
     assert tree(run) == before
     options = ["--data.source", own.data.sources[0], "--model.hidden_size", 8]
     options += ["--train.steps", 1, "--data.sequence_length", 16]
@@ -250,7 +250,7 @@ def test_a_directory_renamed_while_a_step_is_saved_is_not_made_again(
 
     monkeypatch.setattr(running.Saver, "save", save)
     config = read_config(run).replace(**{"train.steps": 8})
-    with pytest.raises(charjax.errors.DirectoryGone, match="renamed or deleted.*step 4"):
+    with pytest.raises(charjax.errors.DirectoryGone, match=r"renamed or deleted.*step 4"):
         charjax.fit(config, run, quiet=True)
     assert not run.exists()
     monkeypatch.undo()

@@ -290,6 +290,20 @@ def test_one_that_is_asked_to_end_does(folder, tmp_path):
 
 
 @pytest.mark.slow
+def test_processes_start_over_together(folder, tmp_path):
+    run = tmp_path / "run"
+    codes, said = ended(begin(folder, str(run), 2, "--train.seed", "1"))
+    assert codes == [0, 0], said
+    # What a killed one left: a run that had begun to take the place of this one.
+    shutil.copytree(run, run / ".taking")
+    codes, said = ended(begin(folder, str(run), 2, "--fresh", "--train.seed", "0"))
+    assert codes == [0, 0], said
+    assert f"replaces the run in {run} (step 24" in said[0]
+    same_losses(run, folder / "one")
+    assert not [path for path in run.iterdir() if path.name.startswith(".")]
+
+
+@pytest.mark.slow
 def test_a_directory_that_is_not_shared_is_refused_and_kept(folder, tmp_path):
     places, meeting = [tmp_path / "one", tmp_path / "two"], free_address()
     for place in places:

@@ -2,11 +2,13 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from charjax.config.schema import Config
 from charjax.errors import DirectoryGone, InputError
+from charjax.storage import replacement
 from charjax.storage.lock import lock
 from charjax.storage.place import Place
 from charjax.storage.replacement import description, own_config
@@ -102,6 +104,32 @@ def test_killed_at_any_call_the_old_run_or_the_new_one_is_there_and_whole(
     assert done.returncode == 0, done.stderr
     moments, old, new = map(int, done.stdout.split())
     assert old > 0 and new > 20 and moments == old + new
+
+
+def test_each_rename_is_on_the_disk_before_what_relies_on_it(tmp_path, monkeypatch):
+    run, happened = tmp_path / "run", []
+
+    def note(what, act):
+        def noted(path, *target):
+            happened.append(" ".join([what, *(p.name for p in (path, *target))]))
+            act(path, *target)
+
+        return noted
+
+    for folder in (run, run / ".new"):
+        write_config(folder, Config())
+        (folder / "checkpoints").mkdir()
+    monkeypatch.setattr(replacement, "sync", note("sync", replacement.sync))
+    monkeypatch.setattr(replacement, "remove", note("delete", replacement.remove))
+    monkeypatch.setattr(Path, "rename", note("move", Path.rename))
+    replacement.take_place(run)
+    deleted = [i for i, event in enumerate(happened) if event.startswith("delete")]
+    assert happened[:3] == ["sync .new", "move .new .taking", "sync run"]
+    assert deleted[:-1] == list(range(3, len(happened) - 7))
+    assert happened[-7:] == [
+        *("sync run", "move config.json config.json", "sync run", "sync .taking"),
+        *("move checkpoints checkpoints", "sync run", "delete .taking"),
+    ]
 
 
 def test_only_a_run_can_be_replaced(tmp_path):
