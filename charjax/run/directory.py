@@ -83,10 +83,8 @@ def opened(plan: Plan, place: Place | None) -> Iterator[Saver | None]:
     except DirectoryGone as error:
         kept = "no checkpoint had been saved"
         if saver.saved is not None:
-            kept = (
-                f"the last checkpoint saved there is step {saver.saved:,}, which its new "
-            )
-            kept += "name leads to if it has one"
+            kept = f"its last checkpoint is step {saver.saved:,}; if it was renamed, "
+            kept += "training goes on from there under its new name"
         raise DirectoryGone(f"{error}; {kept}.") from error
     finally:
         if place.grows and processes.is_first() and place.is_there():
