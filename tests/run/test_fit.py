@@ -396,7 +396,7 @@ def test_an_optimizer_of_ones_own_is_told_and_asked_for_again(tmp_path):
     parts, alone = inspect_run(tmp_path), inspect_run(whole.workdir)
     assert parts["digest"] == alone["digest"]
     # Metrics hold what is known, and that is no learning rate.
-    training = [line for line in lines(tmp_path) if line["split"] == "train"]
+    training = [line for line in timeless_metrics(tmp_path) if line["split"] == "train"]
     assert {"loss", "grad_norm"} < set(training[0]) and "learning_rate" not in training[0]
     charjax.fit(config, tmp_path / "usual", text=TEXT, quiet=True)
     with pytest.raises(InputError, match=r"the one of the config; leave out fit\("):
@@ -407,12 +407,12 @@ def test_another_optimizer_of_the_same_name_is_refused_by_its_state(tmp_path):
     config, run = small(**{"train.steps": 4}), tmp_path / "run"
     charjax.fit(config, run, text=TEXT, quiet=True, optimizer=optax.adam(1e-2))
     longer = config.replace(**{"train.steps": 8})
-    before = lines(run)
+    before = timeless_metrics(run)
     for other in (optax.sgd(1e-2, momentum=0.9), optax.sgd(1e-2), optax.adamw(1e-2)):
         refusal = r"^optimizer is optax\.chain: .* another structure; give fit\("
         with pytest.raises(InputError, match=refusal):
             charjax.fit(longer, run, text=TEXT, quiet=True, optimizer=other)
-    assert lines(run) == before
+    assert timeless_metrics(run) == before
     # The numbers in it are nobody's business: a learning rate may change.
     charjax.fit(longer, run, text=TEXT, quiet=True, optimizer=optax.adam(1e-3))
 
@@ -482,5 +482,7 @@ def test_any_optimizer_trains_and_resumes(tmp_path, optimizer):
         config = small(**{"train.steps": steps, "model.dropout": 0.0})
         charjax.fit(config, tmp_path, text=TEXT, quiet=True, optimizer=optimizer)
     assert inspect_run(tmp_path)["step"] == 6
-    history = [line["loss"] for line in lines(tmp_path) if line["split"] == "train"]
+    history = [
+        line["loss"] for line in timeless_metrics(tmp_path) if line["split"] == "train"
+    ]
     assert len(history) == 6 and history[-1] < history[0]
