@@ -30,18 +30,19 @@ def main(argv: list[str] | None = None, only: str | None = None) -> int:
 
 def run(arguments: list[str], only: str | None, signals: Signals) -> int:
     """Finds the command, reads its options and runs it."""
-    if only is None and arguments in ([], ["--version"]):
+    if only is None and arguments in ([], ["--version"], ["-V"]):
         arguments = ["version"] if arguments else ["--help"]
     called = only or next((name for name in found() if arguments[:1] == [name]), None)
     program = f"python {only}.py" if only else f"charjax {called or ''}".rstrip()
     try:
         read_options = _read_alone(arguments, only) if only else _read(arguments)
     except WrongUsage as error:
-        lines = [str(error)]
-        if called is not None:
-            own = options(found()[called].Options)
-            lines += peers.remedies(called, error.unknown, own)
-        raise InputError("\n".join([*lines, f"See {program} --help."])) from None
+        said = str(error)
+        own = options(found()[called].Options) if called else ()
+        if remedies := peers.remedies(called or "", error.unknown, own):
+            # In place of guesses by the words' letters.
+            said = "\n".join([said.partition("\n")[0], *remedies])
+        raise InputError(f"{said}\nSee {program} --help.") from None
     except SystemExit:
         # Help was printed. tyro would fill lines with these.
         examples = getattr(found().get(called or ""), "EXAMPLES", ())
@@ -74,7 +75,9 @@ def _read_alone(arguments: list[str], name: str) -> Any:
 def _read(arguments: list[str]) -> Any:
     known, name = found(), arguments[0]
     if name not in known and not name.startswith("-"):
-        raise WrongUsage(f"there is no command {name!r}; {suggestion(name, known)}")
+        ours = peers.command_for(name)
+        remedy = f"it is {ours} here." if ours else suggestion(name, known)
+        raise WrongUsage(f"there is no command {name!r}; {remedy}")
     subcommands = []
     for each, command in known.items():
         shown = _shown(command, arguments[1:] if each == name else None)

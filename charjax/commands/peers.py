@@ -3,6 +3,7 @@
 A name without its dashes, as char-rnn, torch-rnn, nanoGPT and the notebooks write it.
 """
 
+import shlex
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -76,7 +77,8 @@ OTHERWISE: dict[str, dict[str, str]] = {
         "--length": "n_chars num_chars max_new_tokens max_tokens max_length maxlength "
         "num_generate gen_length predict_len sample_len sample_size size l n",
         "--temperature": "temp diversity scale_factor t",
-        "--temperature 0": "sample greedy argmax do_sample",
+        "--temperature 0": "greedy argmax",
+        "--temperature 0 (for 0; else left out)": "sample do_sample",
         "--top-k": "topk k",
         "--num-samples": "nsamples n_samples samples num_return_sequences batch_size",
         "--seed": "random_seed manual_seed",
@@ -91,8 +93,32 @@ OTHERWISE: dict[str, dict[str, str]] = {
     "inspect": _OF_RUN,
 }
 
-# What a word that stands alone may be.
-_ALONE = {"train": "--data.source", "sample": "--prime", "evaluate": "--text"}
+# Commands of other programs.
+_COMMANDS = {
+    "train": "fit resume continue finetune run start",
+    "sample": "generate write predict complete infer talk chat",
+    "evaluate": "test score validate perplexity ppl",
+    "inspect": "info show list ls status describe summary",
+    "help": "usage man",
+}
+
+# What a word that stands alone is for.
+_ALONE = {
+    "train": "--data.source",
+    "sample": "--prime",
+    "evaluate": "--text",
+    "inspect": "--workdir",
+}
+_MODELS = (".t7", ".pt", ".pth", ".ckpt", ".h5", ".safetensors")
+
+
+def command_for(name: str) -> str | None:
+    """Our command that does what one of another program's does.
+
+    >>> command_for("generate")
+    'sample'
+    """
+    return next((ours for ours, names in _COMMANDS.items() if name in names.split()), None)
 
 
 def remedies(command: str, unknown: Iterable[str], own: Iterable[Option]) -> list[str]:
@@ -106,15 +132,20 @@ def remedies(command: str, unknown: Iterable[str], own: Iterable[Option]) -> lis
     >>> remedies("train", ["-rnn_size", "512", "--lr=0.1"], [])
     ['-rnn_size is --model.hidden_size here.', '--lr is --optimizer.learning_rate here.']
     """
-    lines, before, names = [], "", [option.name for option in own]
+    lines, names = [], [option.name for option in own]
+    before, alone = "", []
     for word in unknown:
         name = word.partition("=")[0]
         if name.startswith("-"):
             if meant := _meant(command, _key(name), names):
                 lines.append(f"{name} is {' or '.join(meant)} here.")
-        elif not before.startswith("-") and (option := _option_for(command, word)):
-            lines.append(f"{word} has no option before it: write {option} {word}.")
+        elif not before.startswith("-"):
+            alone.append(word)
         before = word
+    if option := _option_for(command, alone):
+        words = " ".join(alone if option == "--prime" else alone[:1])
+        value = shlex.quote(words)
+        lines.insert(0, f"{value} has no option before it: write {option} {value}.")
     return list(dict.fromkeys(lines))
 
 
@@ -131,11 +162,15 @@ def _key(option: str) -> str:
     return option.lstrip("-").replace("-", "_").lower()
 
 
-def _option_for(command: str, word: str) -> str:
-    """The option whose value a word that stands alone looks like."""
-    path = Path(word)
-    if command == "train" and (word in presets() or path.suffix in (".py", ".json")):
+def _option_for(command: str, alone: list[str]) -> str:
+    """The option whose value a word that stands alone looks like, or nothing."""
+    if not alone:
+        return ""
+    path = Path(alone[0])
+    if command == "train" and (alone[0] in presets() or path.suffix in (".py", ".json")):
         return "--config"
-    if command != "train" and path.is_dir():
+    if command != "train" and (path.is_dir() or path.suffix in _MODELS):
         return "--workdir"
-    return _ALONE.get(command, "") if path.exists() or command == "sample" else ""
+    return (
+        _ALONE.get(command, "") if path.exists() or command in ("sample", "inspect") else ""
+    )

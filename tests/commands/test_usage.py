@@ -34,7 +34,7 @@ def test_help_and_version_are_commands(shown, capsys):
     assert shown() == shown("help") == shown("--help")
     assert re.search(r"• help +Show", shown()) and re.search(r"• version +Print", shown())
     assert shown("help", "train") == shown("train", "--help") == shown("train", "-h")
-    for version in ("version", "--version"):
+    for version in ("version", "--version", "-V"):
         assert main([version]) == 0
         assert capsys.readouterr().out == f"charjax {charjax.__version__}\n"
     # `charjax` alone starts nothing, but an empty word is a mistake.
@@ -166,13 +166,16 @@ def test_what_is_said_of_other_programs_names_options_that_there_are():
         ("train --fresh --lr 1 -seed 3", "--lr is --optimizer.learning_rate here.\n-seed"),
         ("sample -primetext a", "-primetext is --prime here."),
         ("sample --max_new_tokens 9", "--max_new_tokens is --length here."),
-        ("sample -sample 0 -length 5", "-sample is --temperature 0 here.\n-length is"),
+        ("sample -sample 0 -length 5", "-sample is --temperature 0 (for 0; else left out)"),
+        ("train --epochs 3 --data x", "--epochs is --train.epochs here.\n--data is"),
         ("evaluate --gpuid 0", "--gpuid is JAX_PLATFORMS=cpu"),
         ("train anna", "anna has no option before it: write --config anna."),
         ("train README.md", "write --data.source README.md."),
         ("evaluate README.md", "write --text README.md."),
         ("inspect docs", "write --workdir docs."),
-        ("sample Once", "write --prime Once."),
+        ("inspect runs/absent", "write --workdir runs/absent."),
+        ("sample cv/lm.t7 -length 5", "write --workdir cv/lm.t7.\n-length is --length"),
+        ("sample Once upon a", "write --prime 'Once upon a'."),
     ],
 )
 def test_a_foreign_option_is_told_what_it_is_here(monkeypatch, capsys, arguments, said):
@@ -180,3 +183,7 @@ def test_a_foreign_option_is_told_what_it_is_here(monkeypatch, capsys, arguments
     assert main(arguments.split()) == 2
     err = capsys.readouterr().err
     assert said in err and err.startswith("error: unrecognized options: ")
+    # Nothing is guessed beside it.
+    assert "imilar to" not in err and "you meant" not in err
+    assert main(["generate"]) == 2
+    assert "no command 'generate'; it is sample here." in capsys.readouterr().err
