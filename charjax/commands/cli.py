@@ -32,6 +32,9 @@ def run(arguments: list[str], only: str | None, signals: Signals) -> int:
     """Finds the command, reads its options and runs it."""
     if only is None and arguments in ([], ["--version"], ["-V"]):
         arguments = ["version"] if arguments else ["--help"]
+    if only is None and arguments[:1] == ["help"] and len(arguments) > 2:
+        # The defaults that help shows are those of the options beside it.
+        arguments = [*arguments[1:], "--help"]
     called = only or next((name for name in found() if arguments[:1] == [name]), None)
     program = f"python {only}.py" if only else f"charjax {called or ''}".rstrip()
     try:

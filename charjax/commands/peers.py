@@ -136,7 +136,9 @@ def remedies(command: str, unknown: Iterable[str], own: Iterable[Option]) -> lis
     before, alone = "", []
     for word in unknown:
         name = word.partition("=")[0]
-        if name.startswith("-"):
+        if name.startswith("-") and Path(word).exists():
+            lines.append(f"{word} is a file here: write {shlex.quote(f'./{word}')}.")
+        elif name.startswith("-"):
             if meant := _meant(command, _key(name), names):
                 lines.append(f"{name} is {' or '.join(meant)} here.")
         elif not before.startswith("-"):

@@ -1,5 +1,6 @@
 """`charjax train` and `train.py`: train a model, or go on with a run."""
 
+import os
 import shlex
 import signal
 import sys
@@ -126,7 +127,7 @@ def run(options: Options, signals: Signals) -> int:
     if processes.is_first():
         script = Path(sys.argv[0]).name == "train.py"
         command = "python sample.py" if script else "charjax sample"
-        place = shlex.quote(str(workdir))
+        place = shlex.quote(os.path.join("." * str(workdir).startswith("-"), workdir))
         print(f"{workdir}: sample with {command} --workdir {place}", file=sys.stderr)
     return 0
 

@@ -18,10 +18,10 @@ def load_config(name: str) -> Config:
     if path.suffix not in (".py", ".json"):
         known = presets()
         if name not in known:
-            raise InputError(
-                f"`config` is {name!r}: there is no such preset; "
-                f"{suggestion(name, known)} A file's name must end in .py or .json."
-            )
+            remedy = f"{suggestion(name, known)} A file's name must end in .py or .json."
+            if (path / "config.json").is_file():
+                remedy = f"for the config of the run there, give {path / 'config.json'}."
+            raise InputError(f"`config` is {name!r}: there is no such preset; {remedy}")
         path = known[name]
     if not path.is_file():
         raise InputError(f"`config` is {name!r}: there is no such file.")

@@ -34,6 +34,7 @@ def test_help_and_version_are_commands(shown, capsys):
     assert shown() == shown("help") == shown("--help")
     assert re.search(r"• help +Show", shown()) and re.search(r"• version +Print", shown())
     assert shown("help", "train") == shown("train", "--help") == shown("train", "-h")
+    assert "those of --config anna" in shown("help", "train", "--config", "anna")
     for version in ("version", "--version", "-V"):
         assert main([version]) == 0
         assert capsys.readouterr().out == f"charjax {charjax.__version__}\n"
@@ -154,6 +155,14 @@ def test_what_is_said_of_other_programs_names_options_that_there_are():
             assert len(set(names.split())) == len(names.split())
             for name in names.split():
                 assert f"__{name}" not in own, (command, name)
+
+
+def test_a_file_whose_name_begins_with_a_dash_is_known(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    Path("-my text.txt").touch()
+    assert main(["train", "--data.source", "-my text.txt"]) == 2
+    err = capsys.readouterr().err
+    assert "-my text.txt is a file here: write './-my text.txt'." in err
 
 
 @pytest.mark.parametrize(

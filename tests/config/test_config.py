@@ -170,7 +170,10 @@ def test_a_broken_preset_is_refused_in_a_line(tmp_path, content, words):
         assert word in str(refused.value)
 
 
-def test_a_missing_preset_names_the_closest():
+def test_a_missing_preset_names_the_closest(tmp_path):
+    (tmp_path / "config.json").touch()
+    with pytest.raises(InputError, match=r"the run there, give .*/config\.json"):
+        load_config(str(tmp_path))
     with pytest.raises(InputError, match="did you mean anna"):
         load_config("ana")
     with pytest.raises(InputError, match="no such file"):
