@@ -3,7 +3,9 @@
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
+
+import tyro
 
 import charjax
 from charjax.commands.of_run import OfRun, Switch
@@ -18,6 +20,9 @@ class Options(OfRun):
 
     split: Split | None = None
     """A split of the run's own text; validation if no text is given."""
+
+    source: Annotated[tuple[str, ...] | None, tyro.conf.arg(name="data.source")] = None
+    """Where the run's own text is now, if it was moved."""
 
     text: Path | None = None
     """A text file to score."""
@@ -55,6 +60,7 @@ def run(options: Options, _: Signals) -> int:
     found = charjax.evaluate_run(
         options.directory(),
         options.split,
+        source=options.source,
         text=options.text,
         encoding=options.encoding,
         window=options.window,

@@ -67,7 +67,9 @@ def as_options(message: str) -> str:
     """
 
     def option(found: re.Match[str]) -> str:
-        name, value = found["name"].replace("_", "-"), (found["value"] or "").strip("'")
+        name, value = found["name"], (found["value"] or "").strip("'")
+        # Fields of a config are written the same everywhere.
+        name = name if "." in name else name.replace("_", "-")
         return f"--{name}" if value in ("", "True") else f"--{name} {value}"
 
     return re.sub(r"`(?P<name>[\w.]+)(=(?P<value>\w+|'[^'`]*'))?`", option, message)

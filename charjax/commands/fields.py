@@ -138,9 +138,16 @@ def _dataclass(info: StructTypeInfo) -> StructConstructorSpec | None:
     if not (dataclasses.is_dataclass(kind) and kind.__module__.startswith("charjax.")):
         return None
 
+    # What is not an option keeps its default.
+    others = {
+        field.name: _default(field, info.default)
+        for field in dataclasses.fields(kind)
+        if not _is_option(field)
+    }
+
     def build(**values: Any) -> Any:
         try:
-            return kind(**values)
+            return kind(**others, **values)
         except InputError as error:
             raise _Refused(error) from error
 
@@ -190,7 +197,7 @@ def _numbers(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Any] | None:
 
 
 def _fields(kind: Any) -> Iterator[tuple[dataclasses.Field[Any], Any, str | None]]:
-    """The fields of a dataclass, each with its type and its description.
+    """The fields of a dataclass that are options, each with its type and its description.
 
     The description is one line: tyro fills the lines of a terminal with it, and a shell
     completes options line by line.
@@ -201,8 +208,12 @@ def _fields(kind: Any) -> Iterator[tuple[dataclasses.Field[Any], Any, str | None
         for doc in docstring_parser.parse_from_object(part).params
     }
     hints = typing.get_type_hints(kind, include_extras=True)
-    for field in dataclasses.fields(kind):
+    for field in filter(_is_option, dataclasses.fields(kind)):
         yield field, hints[field.name], docs.get(field.name)
+
+
+def _is_option(field: dataclasses.Field[Any]) -> bool:
+    return field.metadata.get("option", True)
 
 
 def _default(field: dataclasses.Field, whole: Any) -> Any:

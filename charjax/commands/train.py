@@ -14,8 +14,8 @@ import charjax
 from charjax.commands.fields import read
 from charjax.commands.of_run import RUNS, Switch
 from charjax.commands.signals import Signals
-from charjax.config.presets import default_name, load_config
-from charjax.config.schema import Config, flatten
+from charjax.config.presets import SETTLED_BY_RUNS, default_name, load_config
+from charjax.config.schema import NOT_AN_OPTION, Config, flatten
 from charjax.errors import InputError
 from charjax.storage import replacement, run_directory
 
@@ -30,8 +30,9 @@ class Place:
 
     workdir: Annotated[str | None, tyro.conf.arg(metavar="PATH")] = None
     """Where to keep the run; the default is runs/NAME of the preset, or runs/default. A
-    run that is there goes on with its own config; only its length, cadences and early
-    stopping may be given anew."""
+    run that is there goes on with its own config; only its length, cadences, early
+    stopping and --optimizer.schedule_steps may be given anew, and --data.source where its
+    text was moved."""
 
     fresh: Switch = False
     """Start over with the config and the text of the run in the workdir (with --config,
@@ -64,6 +65,9 @@ class Options(Place):
     """Train with other processes: auto (Slurm, Open MPI, Kubernetes, Cloud TPU), or
     ADDRESS:PORT,COUNT,INDEX."""
 
+    shape_given: bool = field(default=False, metadata=NOT_AN_OPTION)
+    """Whether options decide the model's shape, be it the default one."""
+
 
 EXAMPLES = (
     "charjax train --workdir runs/mine --data.source book.txt",
@@ -75,7 +79,7 @@ def defaults(arguments: list[str]) -> tuple[Options, str]:
     """The options where they are not given, and what they are from."""
     # A request for a completion script is for the whole command.
     own = [argument for argument in arguments if not argument.startswith("--tyro-")]
-    place, _ = read(Place, own, add_help=False, return_unknown_args=True)
+    place, others = read(Place, own, add_help=False, return_unknown_args=True)
     workdir = place.directory()
     if place.resumes():
         start = run_directory.read_config(workdir)
@@ -85,7 +89,9 @@ def defaults(arguments: list[str]) -> tuple[Options, str]:
     else:
         start = place.preset()
         source = "Config()" if place.config is None else f"--config {place.config}"
-    return Options(run=start), source
+    names = {option.partition("=")[0].replace("-", "_") for option in others}
+    given = any(f"__model.{name}" in names for name in start.model.shape)
+    return Options(run=start, shape_given=given), source
 
 
 def _starting_over(workdir: Path, arguments: list[str]) -> tuple[Config, str]:
@@ -107,11 +113,14 @@ def run(options: Options, signals: Signals) -> int:
     import jax
 
     from charjax.devices import meeting, processes
+    from charjax.run import origin
 
     heed_notices = meeting.join(options.distributed)
     together, preempted = jax.distributed.is_initialized(), signals.stop
     if together:
         preempted = processes.preemption(signals.stop, heed_notices)
+    if options.shape_given and not options.resumes():
+        origin.check_given_shape(options.run)
     stopped = False
 
     def stop() -> bool:
@@ -141,7 +150,7 @@ def _note_differences(options: Options) -> None:
     differs = [
         f"{field} ({mine!r}, there {theirs!r})"
         for (field, mine), (_, theirs) in zip(flatten(own), flatten(preset), strict=True)
-        if mine != theirs and field not in run_directory.FIXED_AT_START
+        if mine != theirs and field not in SETTLED_BY_RUNS
     ]
     if differs:
         print(

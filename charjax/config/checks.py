@@ -12,14 +12,15 @@
     charjax.errors.InputError: `length` is 0: give a whole number of at least 1.
 
 A check is a frozen dataclass whose `remedy(value)` says what to give instead, and nothing
-if the value is fine. It sees each item of a tuple, and never None.
+if the value is fine. It sees each item of a tuple (also of one in another), and never
+None.
 """
 
 import math
 import os
 import types
 import typing
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, NoReturn
 
@@ -103,13 +104,22 @@ def check_fields(section: Any, prefix: str = "") -> None:
         field = f"{prefix}.{name}" if prefix else f"`{name}`"
         if not _accepts(value, hint):
             refuse(field, value, f"expected {describe(hint)}")
-        for item in value if isinstance(value, tuple) else (value,):
+        for item in _items(value):
             if isinstance(item, float) and not abs(item) <= _LARGEST_FLOAT32:
                 refuse(field, value, "give a finite number, up to 3.4e38")
             for check in checks if item is not None else ():
                 if remedy := check.remedy(item):
                     optional = ", or None" if _accepts(None, hint) else ""
                     refuse(field, value, remedy + optional)
+
+
+def _items(value: Any) -> Iterator[Any]:
+    """What is in a tuple, and in the tuples in it; any other value alone."""
+    if not isinstance(value, tuple):
+        yield value
+        return
+    for item in value:
+        yield from _items(item)
 
 
 def refuse(field: str, value: object, remedy: str) -> NoReturn:
@@ -182,5 +192,6 @@ def _describe_kind(kind: Any) -> str:
     if origin is Literal:
         return "one of " + ", ".join(str(choice) for choice in arguments)
     if origin is tuple:
-        return "several strings" if arguments[-1] is Ellipsis else "three numbers"
+        several = {str: "several strings", float: "three numbers"}
+        return several.get(arguments[0], "pairs of whole numbers")
     return _NAMES.get(kind, f"a {getattr(kind, '__name__', kind)}")

@@ -8,6 +8,12 @@ from pathlib import Path
 from charjax.config.schema import Config, from_dict
 from charjax.errors import InputError, suggestion
 
+SETTLED_BY_RUNS = (
+    *("optimizer.schedule_steps", "optimizer.epoch_steps"),
+    "optimizer.earlier_schedule_steps",
+)
+"""Fields that are None until a run settles them."""
+
 
 def load_config(name: str) -> Config:
     """The config of a preset, a `.py` file with `get_config()`, or a JSON file.
@@ -28,10 +34,8 @@ def load_config(name: str) -> Config:
     try:
         if path.suffix == ".json":
             config = from_dict(json.loads(path.read_text("utf-8")))
-            # These follow from the text of the other run.
-            return config.replace(
-                **{"optimizer.schedule_steps": None, "optimizer.epoch_steps": None}
-            )
+            # These follow from the other run's text, length and resumes.
+            return config.replace(**dict.fromkeys(SETTLED_BY_RUNS))
         spec = importlib.util.spec_from_file_location(f"charjax_config_{path.stem}", path)
         assert spec is not None and spec.loader is not None
         module = importlib.util.module_from_spec(spec)

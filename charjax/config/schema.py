@@ -35,6 +35,12 @@ SPLITS: tuple[Split, ...] = typing.get_args(Split)
 OnUnknown = Literal["error", "skip"]
 """What to do with characters that a model does not know."""
 
+NOT_AN_OPTION = {"option": False}
+"""The metadata of a field that runs write, and that nobody gives by hand."""
+
+ENDING = ("cosine", "linear")
+"""The schedules that end at `optimizer.schedule_steps`."""
+
 
 @dataclasses.dataclass(frozen=True)
 class DataConfig:
@@ -113,6 +119,17 @@ class ModelConfig:
     def __post_init__(self) -> None:
         check_fields(self, "model")
 
+    @property
+    def shape(self) -> dict[str, Any]:
+        """The fields that decide which parameters there are."""
+        others = ("dropout", "forget_bias")
+        values = dataclasses.asdict(self)
+        return {name: values[name] for name in values if name not in others}
+
+    def shaped_like(self, other: "ModelConfig") -> "ModelConfig":
+        """This model with the shape of another."""
+        return dataclasses.replace(self, **other.shape)
+
 
 @dataclasses.dataclass(frozen=True)
 class OptimizerConfig:
@@ -132,7 +149,14 @@ class OptimizerConfig:
 
     schedule_steps: Annotated[int | None, AtLeast(1)] = None
     """Updates until cosine and linear reach their end; None is the length that the run
-    starts with, even if it is made longer later."""
+    starts with, even if it is made longer later. A resumed run may be given another, which
+    holds from there on."""
+
+    earlier_schedule_steps: Annotated[tuple[tuple[int, int], ...] | None, AtLeast(1)] = (
+        dataclasses.field(default=None, metadata=NOT_AN_OPTION)
+    )
+    """Written where a resumed run is given another schedule_steps: pairs of a number of
+    updates and the schedule_steps that held up to there, oldest first."""
 
     warmup_steps: Annotated[int, AtLeast(0)] = 50
     """Updates over which the learning rate rises linearly to its peak."""
@@ -176,6 +200,13 @@ class OptimizerConfig:
 
     def __post_init__(self) -> None:
         check_fields(self, "optimizer")
+        until = [updates for updates, _ in self.earlier_schedule_steps or ()]
+        if until != sorted(set(until)):
+            refuse(
+                "optimizer.earlier_schedule_steps",
+                self.earlier_schedule_steps,
+                "the numbers of updates must ascend",
+            )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -195,7 +226,8 @@ class TrainConfig:
     """Type of matrix operands. Parameters, sums, cell state and loss stay float32."""
 
     init_from: str | None = None
-    """Start from the best parameters of another run's directory."""
+    """Start from the best parameters of another run's directory, whose model's shape
+    (cell, layers, sizes) is taken where none is given."""
 
     eval_every: Annotated[int | None, AtLeast(1)] = 250
     """Updates between evaluations of the whole validation split; also at the end."""
@@ -268,18 +300,22 @@ class Config:
         >>> Config().replace(**{"model.hidden_size": 64}).model.hidden_size
         64
         """
-        values = to_dict(self)
+        values, known = to_dict(self), dict(flatten(self))
         for path, value in fields.items():
             section, _, name = path.partition(".")
-            if name not in values.get(section, {}):
-                raise unknown(path, dict(flatten(self)))
+            if path not in known:
+                raise unknown(path, known)
             values[section][name] = value
         return from_dict(values)
 
 
 def to_dict(config: Config) -> dict[str, dict[str, Any]]:
     """The config as nested dictionaries of JSON values."""
-    return json.loads(json.dumps(dataclasses.asdict(config)))
+    values = json.loads(json.dumps(dataclasses.asdict(config)))
+    if config.optimizer.earlier_schedule_steps is None:
+        # Most runs have none, and other versions do not know the field.
+        del values["optimizer"]["earlier_schedule_steps"]
+    return values
 
 
 def from_dict(values: Mapping[str, Any]) -> Config:

@@ -27,7 +27,7 @@ from charjax.reporting.report import Report, open_report
 from charjax.run.directory import locked, opened, settle
 from charjax.run.introduction import how_to_train_longer, introduction
 from charjax.run.loop import is_over, loop
-from charjax.run.plan import Plan, check_agreement, plan
+from charjax.run.plan import Plan, check_agreement, going_on, plan
 from charjax.run.run import Run, score_test
 from charjax.run.start import first_state
 from charjax.storage import run_directory
@@ -83,7 +83,8 @@ def fit(
       config: everything about the run.
       workdir: where to keep it; None keeps nothing. A directory that holds a run is
         resumed, bit for bit as if it had never stopped; then only the run's length,
-        cadences and early stopping may differ from its own config.
+        cadences, early stopping and `optimizer.schedule_steps` may differ from its own
+        config, and the place of its text.
       text: the text itself, instead of `config.data.source`.
       fresh: start over with `config`, even if `workdir` holds a run; that is replaced once
         the first checkpoint of the new one is whole. A text that it kept is used again
@@ -127,6 +128,7 @@ def fit(
         too_large = memory.explain_shortage(_too_large(planned.config))
         with opened(planned, place) as saver, too_large:
             state, standing = first_state(planned, saver)
+            planned = going_on(planned, int(state.step), standing)
             with _reported(planned, place, int(state.step), quiet) as report:
                 run = Run(planned, corpus, saver, report)
                 return _train(run, state, standing, stop)
@@ -167,7 +169,7 @@ def _train(
         run.report.message(line)
     if is_over(run, first, standing):
         early = "early " if first < run.plan.total else ""
-        remedy = how_to_train_longer(run.config)
+        remedy = how_to_train_longer(run.config, first)
         run.report.message(f"this run ended {early}at step {first:,}; {remedy}")
     else:
         if first > 0:

@@ -4,10 +4,11 @@ from collections.abc import Iterator
 
 import jax
 
-from charjax.config.schema import Config
+from charjax.config.schema import ENDING, Config
 from charjax.errors import counted
 from charjax.model.cells import cell_named
 from charjax.run.run import Run
+from charjax.training.schedule import updates_at_zero
 
 
 def introduction(run: Run, first: int) -> Iterator[str]:
@@ -20,6 +21,7 @@ def introduction(run: Run, first: int) -> Iterator[str]:
         )
     if first == 0:
         yield from run.corpus.text.lines()
+    yield from plan.notes
     parameters = sum(leaf.size for leaf in jax.tree.leaves(plan.abstract.params))
     devices = counted(plan.mesh.size, f"{jax.devices()[0].device_kind} devices")
     yield (
@@ -39,13 +41,9 @@ def introduction(run: Run, first: int) -> Iterator[str]:
 
 
 def _hints(run: Run, first: int, parameters: int) -> Iterator[str]:
-    options, total = run.config.optimizer, run.plan.total
-    horizon, characters = options.schedule_steps, len(run.split("train"))
-    if options.schedule in ("cosine", "linear") and horizon and first < total > horizon:
-        yield (
-            f"hint: the {options.schedule} schedule ends at step {horizon:,}; from there "
-            f"on the learning rate is {options.learning_rate * options.final_scale}"
-        )
+    characters = len(run.split("train"))
+    if run.plan.optimizer is None:
+        yield from _hints_of_schedule(run.config, first, run.plan.total)
     if parameters > 20 * characters:
         yield (
             f"hint: {parameters / characters:.0f} parameters for each character of "
@@ -59,12 +57,36 @@ def _hints(run: Run, first: int, parameters: int) -> Iterator[str]:
         )
 
 
-def how_to_train_longer(config: Config) -> str:
-    """What a person may do about a run that has ended."""
+def _hints_of_schedule(config: Config, first: int, total: int) -> Iterator[str]:
+    options, left = config.optimizer, total - first
+    horizon, warmup = options.schedule_steps, options.warmup_steps
+    zeros = updates_at_zero(config, first, total)
+    if zeros > left / 10:
+        yield (
+            f"warning: the learning rate is 0 in {zeros:,} of the {left:,} steps to come, "
+            f"since the {options.schedule} schedule ends at step {horizon:,}; "
+            f"optimizer.schedule_steps {total} would make it end with the run"
+        )
+    elif options.schedule in ENDING and horizon and first < total > horizon:
+        yield (
+            f"hint: the {options.schedule} schedule ends at step {horizon:,}; from there "
+            f"on the learning rate is {options.learning_rate * options.final_scale}"
+        )
+    if first < warmup > total / 10:
+        yield (
+            f"hint: the learning rate rises during the first {warmup:,} of {total:,} steps "
+            f"(optimizer.warmup_steps); optimizer.warmup_steps {total // 10} would be a "
+            "tenth of the run"
+        )
+
+
+def how_to_train_longer(config: Config, total: int) -> str:
+    """What a person may do about a run that has ended after `total` steps."""
     options = config.optimizer
-    if options.schedule in ("cosine", "linear") and options.final_scale == 0:
+    if updates_at_zero(config, total, total + 1):
         return (
-            f"its {options.schedule} schedule has come down to 0, so to train longer start "
-            "another run with train.init_from"
+            f"its {options.schedule} schedule has come down to 0: to train longer, give a "
+            "larger train.steps or train.epochs, and optimizer.schedule_steps for the step "
+            "at which the schedule then ends"
         )
     return "a larger train.steps, train.epochs or train.early_stopping goes on"

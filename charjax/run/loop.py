@@ -10,16 +10,19 @@ from typing import Any
 
 import jax
 
+from charjax.config.schema import Config
 from charjax.devices import mesh as meshes
 from charjax.devices import placement, processes
 from charjax.errors import Diverged, counted
 from charjax.evaluation.units import bits
 from charjax.run.clock import Clock
+from charjax.run.plan import Plan
 from charjax.run.run import Run, evaluate_split, sample, save, tolerate
 from charjax.run.start import prng_keys
 from charjax.storage.record import Standing
 from charjax.storage.saver import Saver
 from charjax.text import batching
+from charjax.training.schedule import pieces
 from charjax.training.state import TrainState
 from charjax.training.step import train_step
 
@@ -31,12 +34,7 @@ SKIPPED_UPDATES = 10
 
 def is_over(run: Run, step: int, standing: Standing) -> bool:
     """Whether a run is at its last step, or early stopping ends it."""
-    return step >= run.plan.total or _out_of_patience(run, standing)
-
-
-def _out_of_patience(run: Run, standing: Standing) -> bool:
-    limit = run.config.train.early_stopping
-    return limit is not None and standing.stale_evaluations >= limit
+    return step >= run.plan.total or standing.out_of_patience(run.config)
 
 
 def loop(
@@ -53,7 +51,7 @@ def loop(
     for step in range(first + 1, total + 1):
         batch = batch_after(step - 1)
         clock.prepared(unread is None or unread[1]["loss"].is_ready())
-        state, metrics = update(state, batch)
+        state, metrics = update(state, batch, step - 1)
         # The step just dispatched runs while the one before it is looked at.
         if unread is not None:
             standing = _log(run, unread, clock, standing)
@@ -71,29 +69,37 @@ def loop(
         standing = _log(run, unread, clock, standing)
         unread = None
         standing = _pause(run, state, step, standing, ending)
-        if stopping or _out_of_patience(run, standing):
+        if stopping or standing.out_of_patience(run.config):
             break
         clock.restart(step)
     run.report.message(clock.summary())
     return state, standing
 
 
-def _update(run: Run) -> Callable[[TrainState, Any], tuple[TrainState, Any]]:
+def _update(run: Run) -> Callable[[TrainState, Any, int], tuple[TrainState, Any]]:
+    """The update of a state and a batch after so many; each piece of a schedule has its
+    own program."""
     plan, config = run.plan, run.config
-    gather = placement.gathered(plan.mesh, config)
-    step = jax.jit(
-        functools.partial(
-            train_step,
-            config,
-            optimizer=plan.optimizer,
-            recurrence=plan.recurrence,
-            gather=gather,
-        ),
-        donate_argnums=0,
-        out_shardings=(plan.sharding, placement.replicated(plan.mesh)),
-    )
     _, key = prng_keys(config)
-    return lambda state, batch: step(state, batch, key)
+    updates = [(until, _compiled(plan, piece)) for until, piece in pieces(config)]
+
+    def update(state: TrainState, batch: Any, done: int) -> tuple[TrainState, Any]:
+        piece = next(piece for until, piece in updates if done < until)
+        return piece(state, batch, key)
+
+    return update
+
+
+def _compiled(plan: Plan, config: Config) -> Callable[..., tuple[TrainState, Any]]:
+    step = functools.partial(
+        train_step,
+        config,
+        optimizer=plan.optimizer,
+        recurrence=plan.recurrence,
+        gather=placement.gathered(plan.mesh, config),
+    )
+    shardings = (plan.sharding, placement.replicated(plan.mesh))
+    return jax.jit(step, donate_argnums=0, out_shardings=shardings)
 
 
 def _batches(run: Run) -> Callable[[int], batching.Batch]:
@@ -120,7 +126,7 @@ def _pause(
         standing = standing.after(loss, step)
     if last or _due(train.sample_every, step):
         sample(run, state)
-    exhausted = _out_of_patience(run, standing)
+    exhausted = standing.out_of_patience(run.config)
     # Where updates fail, the parameters may be the reason: those of before stay.
     regular = _due(train.checkpoint_every, step) and not standing.skipped_updates
     if ending or regular or exhausted or standing.best_step != best:

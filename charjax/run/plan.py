@@ -14,25 +14,25 @@ from jax import Array
 from charjax.config.schema import SPLITS, Config, flatten
 from charjax.devices import memory, placement, processes
 from charjax.devices import mesh as meshes
-from charjax.errors import InputError, counted
-from charjax.language_model import load
+from charjax.errors import InputError
 from charjax.model.network import init
 from charjax.model.parameters import Params
 from charjax.model.recurrence.choose import Recurrence
+from charjax.run import origin as origins
+from charjax.run.text_of_run import survey_text
 from charjax.storage import replacement, run_directory
 from charjax.storage.checkpoints import Checkpoints
 from charjax.storage.digest import digest, structure
-from charjax.storage.record import Record
+from charjax.storage.record import Record, Standing
 from charjax.storage.record import read as read_record
 from charjax.text import batching
 from charjax.text.corpus import boundaries
-from charjax.text.description import TextDescription
+from charjax.text.description import named
 from charjax.text.sources import IN_MEMORY, absolute
-from charjax.text.survey import Survey, survey
-from charjax.text.vocabulary import Vocabulary
+from charjax.text.survey import Survey
 from charjax.text.watch import Watch
 from charjax.training.optimizer import check_usable, name_of
-from charjax.training.schedule import resolve, total_steps
+from charjax.training.schedule import resolve, total_steps, updates_at_zero, with_end
 from charjax.training.state import TrainState, initial_state
 
 
@@ -50,8 +50,14 @@ class Plan:
     """The run in `workdir` whose place this one will take, in words; None if there is
     none."""
 
-    resuming: bool
-    """Whether the run in `workdir` goes on."""
+    stored: Config | None
+    """The config of the run in `workdir` that goes on; None for a new run."""
+
+    end: int | None
+    """A new end for that run's schedule, from the step on where it goes on."""
+
+    notes: list[str]
+    """What a person should know of it."""
 
     surveyed: Survey
     mesh: Any
@@ -84,6 +90,11 @@ class Plan:
         return _name_and_structure(self.optimizer, self.abstract)
 
     @property
+    def resuming(self) -> bool:
+        """Whether the run in `workdir` goes on."""
+        return self.stored is not None
+
+    @property
     def sharding(self) -> TrainState:
         """Of each leaf of the state."""
         return jax.tree.map(lambda leaf: leaf.sharding, self.abstract)
@@ -105,39 +116,42 @@ def plan(
     source = [IN_MEMORY] if text is not None else absolute(config.data.sources)
     config = config.replace(**{"data.source": source})
     before = None if workdir is None or not run_directory.holds_run(workdir) else workdir
-    resuming, replaced = before is not None and not fresh, None
-    if before is not None and resuming:
-        config = run_directory.resumed_config(run_directory.read_config(before), config)
-    elif before is not None:
+    requested, stored, record, replaced, notes = config, None, None, None, []
+    if before is not None and fresh:
         run_directory.check_replaceable(before)
         replaced = replacement.description(before)
-    if before is not None and text is None:
-        text = _kept_text(before, config)
+    elif before is not None:
+        stored = run_directory.read_config(before)
+        config = run_directory.resumed_config(stored, requested)
+        record = _newest_record(before, strict)
+    origin = origins.read(config) if record is None else None
+    if origin is not None and stored is None:
+        config, notes = origins.with_shape(config, origin)
     mesh = meshes.make_mesh(model=config.parallel.model)
     meshes.check_devices(config, mesh)
-    surveyed = survey(config.data, text, watch=watch)
+    surveyed = survey_text(config, stored, before, record, text, watch)
+    config = dataclasses.replace(config, data=surveyed.data)
+    if stored is not None and config.data.sources != stored.data.sources:
+        notes.append(f"data.source: the run's text is now {named(config.data.sources)}")
     epoch_steps = _epoch_steps(config, surveyed)
     config = resolve(config, epoch_steps)
     vocab_size = surveyed.text.vocabulary.size
-    if optimizer is not None:
-        key = jax.random.key(0)
-        shapes = jax.eval_shape(functools.partial(init, config, vocab_size), key)
-        check_usable(config, optimizer, shapes)
+    _check_optimizer(optimizer, config, vocab_size)
     make = functools.partial(initial_state, config, vocab_size, optimizer=optimizer)
     abstract = _abstract(make, config, mesh)
-    record = origin = None
-    if resuming and workdir is not None and run_directory.has_checkpoint(workdir):
-        record = _newest_record(workdir, config, surveyed.text, strict)
+    if record is not None and workdir is not None:
         _check_same(record, workdir, _name_and_structure(optimizer, abstract))
-    elif config.train.init_from is not None:
-        origin = _origin(config, surveyed.text.vocabulary)
-    if workdir is not None and not resuming:
+    if origin is not None:
+        origins.check_fits(config, surveyed.text.vocabulary, origin)
+    if workdir is not None and stored is None:
         run_directory.check_apart(workdir, config)
-    return Plan(
+    planned = Plan(
         config=config,
         workdir=workdir,
         replaced=replaced,
-        resuming=resuming,
+        stored=stored,
+        end=None if stored is None else _new_end(stored, requested),
+        notes=notes,
         surveyed=surveyed,
         mesh=mesh,
         recurrence=meshes.recurrence_for(config, mesh),
@@ -145,32 +159,75 @@ def plan(
         make=make,
         abstract=abstract,
         record=record,
-        origin=origin,
+        origin=None if origin is None else origin.params,
         epoch_steps=epoch_steps,
         total=total_steps(config, epoch_steps),
     )
+    if record is not None:
+        going_on(planned, record.step, record.standing)
+    return planned
 
 
-def _kept_text(workdir: Path, config: Config) -> bytes | None:
-    """The text that the run in `workdir` kept, if a config names the same source."""
-    try:
-        own = replacement.own_config(workdir)
-    except InputError:
-        return None
-    same = own.data.source == config.data.source
-    text = run_directory.kept_text(workdir) if same else None
-    if text is None and config.data.sources == (IN_MEMORY,):
+def going_on(plan: Plan, step: int, standing: Standing) -> Plan:
+    """The plan of a run that goes on after `step`, with the schedule that it then has.
+
+    Raises InputError where the run is asked to be shorter than that, and where it is asked
+    to be longer but all that is left to do would change nothing.
+    """
+    config, stored, total, notes = plan.config, plan.stored, plan.total, plan.notes
+    if stored is None:
+        return plan
+    asked = plan.end is not None or any(
+        getattr(config.train, name) != getattr(stored.train, name)
+        for name in ("steps", "epochs", "early_stopping")
+    )
+    if asked and total < step:
         raise InputError(
-            f"data.source is {IN_MEMORY!r}: {workdir / run_directory.CORPUS}, where the "
-            "run kept its text, is not there: restore it, or start over with `fresh=True` "
-            "and another data.source."
+            f"{_length(config, total)}: the run in {plan.workdir} is at step {step:,} "
+            f"already: give at least {step}, or start another run in another `workdir`."
         )
-    return text
+    if plan.end is not None:
+        before = config.optimizer.schedule_steps
+        config = with_end(config, plan.end, step)
+        notes = [
+            *notes,
+            f"optimizer.schedule_steps: from step {step:,} on, the "
+            f"{config.optimizer.schedule} schedule ends at step {plan.end:,}, no longer at "
+            f"{before:,}",
+        ]
+    over = step >= total or standing.out_of_patience(config)
+    if asked and not over and plan.optimizer is None:
+        _check_something_is_learned(config, step, total)
+    return dataclasses.replace(plan, config=config, notes=notes)
+
+
+def _check_something_is_learned(config: Config, step: int, total: int) -> None:
+    if updates_at_zero(config, step, total) == total - step:
+        options = config.optimizer
+        raise InputError(
+            f"{_length(config, total)}: the {options.schedule} schedule ends at step "
+            f"{options.schedule_steps:,} (optimizer.schedule_steps), so from step {step:,} "
+            "on the learning rate is 0 and nothing would be learned. Give the schedule "
+            f"another end too, such as `optimizer.schedule_steps={total}`."
+        )
+
+
+def _length(config: Config, total: int) -> str:
+    if total == config.train.steps:
+        return f"train.steps is {total}"
+    return f"train.epochs is {config.train.epochs}, which is {total:,} steps"
+
+
+def _new_end(stored: Config, requested: Config) -> int | None:
+    asked = requested.optimizer.schedule_steps
+    return None if asked == stored.optimizer.schedule_steps else asked
 
 
 def check_agreement(plan: Plan) -> None:
     """Refuses processes that plan different runs."""
     fields = {name: repr(value) for name, value in flatten(plan.config)}
+    if plan.end is not None:
+        fields["optimizer.schedule_steps"] = repr(plan.end)
     origin = "" if plan.origin is None else digest({"params": plan.origin})
     others = {
         "optimizer": repr(plan.own_optimizer),
@@ -190,15 +247,22 @@ def _epoch_steps(config: Config, surveyed: Survey) -> int:
     return batching.batches_per_epoch(lengths["train"], config.data)
 
 
-def _newest_record(
-    workdir: Path, config: Config, text: TextDescription, strict: bool
-) -> Record:
-    """Of the newest step that is not damaged; refuses another text than the run's."""
+def _newest_record(workdir: Path, strict: bool) -> Record | None:
+    """Of the newest step that is not damaged; None where a run has no step yet."""
+    if not run_directory.has_checkpoint(workdir):
+        return None
     checkpoints = Checkpoints(run_directory.located(workdir, run_directory.CHECKPOINTS))
     read = functools.partial(read_record, checkpoints)
-    record = checkpoints.reading("latest", read, strict=strict)
-    check_text(record, config, workdir, text)
-    return record
+    return checkpoints.reading("latest", read, strict=strict)
+
+
+def _check_optimizer(
+    optimizer: optax.GradientTransformation | None, config: Config, vocab_size: int
+) -> None:
+    if optimizer is not None:
+        key = jax.random.key(0)
+        shapes = jax.eval_shape(functools.partial(init, config, vocab_size), key)
+        check_usable(config, optimizer, shapes)
 
 
 def _name_and_structure(
@@ -225,51 +289,6 @@ def _check_same(record: Record, workdir: Path, own: tuple[str | None, str | None
         f"optimizer is {name or usual}: the run in {workdir} was trained with {then}; "
         f"{remedy}, or start over with `fresh=True` or another `workdir`."
     )
-
-
-def check_text(
-    record: Record, config: Config, workdir: Path, text: TextDescription
-) -> None:
-    """Refuses a text, by its fingerprint, other than the one a checkpoint learned from."""
-    if record.text.fingerprint != text.fingerprint:
-        raise InputError(
-            f"data.source is {' '.join(config.data.sources)}: the text is not the one "
-            f"that {workdir} was trained on ({counted(text.length, 'characters')} now, "
-            f"{record.text.length:,} then). Restore the text, or start over with "
-            "`fresh=True` or another `workdir`."
-        )
-
-
-def _origin(config: Config, vocabulary: Vocabulary) -> Params:
-    """Parameters of `train.init_from`, if vocabulary and shape are the same."""
-    directory = config.train.init_from
-    assert directory is not None
-    try:
-        model = load(directory)
-    except InputError as error:
-        raise InputError(f"train.init_from is {directory!r}: {error}") from error
-    differs = [
-        f"model.{name} is {there!r} there and {here!r} here"
-        for (name, there), here in zip(
-            dataclasses.asdict(model.config.model).items(),
-            dataclasses.asdict(config.model).values(),
-            strict=True,
-        )
-        if there != here and name not in ("dropout", "forget_bias")
-    ]
-    if model.vocabulary != vocabulary:
-        here, there = set(vocabulary.symbols), set(model.vocabulary.symbols)
-        only = [
-            f"{counted(len(here - there), 'symbols')} only here",
-            f"{len(there - here)} only there",
-        ]
-        differs.append(f"the vocabularies differ ({', '.join(only)})")
-    if differs:
-        raise InputError(
-            f"train.init_from is {directory!r}: its parameters do not fit: "
-            f"{'; '.join(differs)}. Give the same model and a text of the same symbols."
-        )
-    return model.params
 
 
 def _abstract(make: Callable[[Array], TrainState], config: Config, mesh: Any) -> TrainState:

@@ -14,6 +14,7 @@ from charjax.reporting.report import Report
 from charjax.run.directory import take_place
 from charjax.run.plan import Plan
 from charjax.run.start import items
+from charjax.run.text_of_run import from_workdir
 from charjax.storage.record import Record, Standing, versions
 from charjax.storage.saver import Saver
 from charjax.text.corpus import Corpus
@@ -51,7 +52,11 @@ class Run:
     def record(self, step: int, standing: Standing, loss: float | None) -> Record:
         """What makes a checkpoint explain itself; `loss` is that of `save`."""
         text, own = self.corpus.text, self.plan.own_optimizer
-        return Record(step, self.config, text, loss, standing, versions(), *own)
+        workdir, paths = self.plan.workdir, self.config.data.sources
+        near = () if workdir is None else from_workdir(paths, workdir.absolute())
+        return Record(
+            *(step, self.config, text, loss, standing, versions(), *own), sources=near
+        )
 
 
 def evaluate_split(run: Run, state: TrainState, split: Split) -> float:

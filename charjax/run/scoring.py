@@ -1,6 +1,8 @@
 """A split of a run's own text, or a text file, scored with the run's model."""
 
+import contextlib
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +12,13 @@ from charjax.config.schema import OnUnknown, Split
 from charjax.errors import InputError
 from charjax.evaluation.evaluate import evaluate
 from charjax.language_model import LanguageModel, load
+from charjax.language_model import reading as reading_run
 from charjax.reporting.progress import reading
+from charjax.run.text_of_run import find_text
 from charjax.storage import run_directory
+from charjax.storage.record import read
 from charjax.text.corpus import load as load_corpus
+from charjax.text.sources import absolute
 from charjax.text.survey import survey
 from charjax.text.watch import Watch
 
@@ -21,6 +27,7 @@ def evaluate_run(
     workdir: str | Path,
     split: Split | None = None,
     *,
+    source: str | Path | Sequence[str | Path] | None = None,
     text: str | Path | None = None,
     encoding: str = "utf-8",
     window: int | None = None,
@@ -34,6 +41,8 @@ def evaluate_run(
     Args:
       workdir: a run's directory.
       split: "train", "validation" (the default) or "test".
+      source: where the run's own text is now, a path or several in the run's order; None
+        looks where it was, and where it is if run and text were moved together.
       text: the path of a text file to score instead; for a text in memory there is
         `charjax.load(workdir).score(text)`.
       encoding: of that file; a byte-order mark overrides it.
@@ -52,13 +61,14 @@ def evaluate_run(
       InputError: no run or checkpoint there, or a text that cannot be scored: absent,
         unreadable, too short, or not the one that the run was trained on.
     """
-    if split is not None and text is not None:
-        raise InputError("`split` and `text` are both given: give one of them.")
-    model = load(workdir, step)
+    for name, given in (("split", split), ("source", source)):
+        if given is not None and text is not None:
+            raise InputError(f"`{name}` and `text` are both given: give one of them.")
+    workdir, model = Path(workdir), load(workdir, step)
     with reading(quiet) as watch:
         if text is None:
             split = split or "validation"
-            ids = _ids_of_split(Path(workdir), model, split, watch)
+            ids = _ids_of_split(workdir, model, split, source, watch)
         else:
             ids = _ids_of_file(Path(text), model, encoding, on_unknown, watch)
     score = evaluate(model.config, model.params, ids, rows=rows, window=window)
@@ -76,16 +86,17 @@ def evaluate_run(
 
 
 def _ids_of_split(
-    workdir: Path, model: LanguageModel, split: Split, watch: Watch
+    workdir: Path, model: LanguageModel, split: Split, source: Any, watch: Watch
 ) -> np.ndarray:
-    data, kept = model.config.data, run_directory.kept_text(workdir)
-    found = survey(data, kept, model.vocabulary, watch=watch)
-    if found.text.fingerprint != model.text.fingerprint:
-        raise InputError(
-            f"data.source is {' '.join(data.sources)}: the text is not the one that "
-            f"{workdir} was trained on, so it has no {split} split; restore it, or score "
-            "the text as it is with `text`."
-        )
+    data, given = model.config.data, None
+    if source is not None:
+        given = tuple(absolute(dataclasses.replace(data, source=source).sources))
+    with contextlib.suppress(InputError):
+        # Where a run that went on has found its text.
+        now = run_directory.read_config(workdir).data.source
+        data = dataclasses.replace(data, source=now)
+    record = reading_run(workdir, model.step, read)
+    found = find_text(data, workdir, record, given=given, watch=watch)
     ids = load_corpus(found, watch).split(split, data.split)
     if len(ids) == 0:
         raise InputError(f"`split` is {split}: data.split {data.split} has none.")

@@ -9,7 +9,8 @@ from jax import Array
 
 from charjax.config.schema import Config
 from charjax.devices import placement, processes
-from charjax.run.plan import Plan, check_text
+from charjax.run.plan import Plan
+from charjax.run.text_of_run import check_text
 from charjax.storage.record import Standing, read
 from charjax.storage.saver import Saver
 from charjax.training.state import ITEMS, TrainState
@@ -36,7 +37,7 @@ def first_state(plan: Plan, saver: Saver | None) -> tuple[TrainState, Standing]:
     if record is None or record.step != step:
         # A step that was whole but had no name yet when the run was planned.
         record = read(saver, step)
-        check_text(record, plan.config, saver.directory.parent, plan.surveyed.text)
+        check_text(record, saver.directory.parent, plan.surveyed.text)
     count = placement.put(np.int32(step), plan.sharding.step)
     restored = saver.restore(step, items(plan.abstract))
     return TrainState(step=count, **restored), record.standing

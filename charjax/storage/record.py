@@ -44,6 +44,11 @@ class Standing:
             )
         return dataclasses.replace(self, stale_evaluations=self.stale_evaluations + 1)
 
+    def out_of_patience(self, config: Config) -> bool:
+        """Whether `train.early_stopping` ends the run."""
+        limit = config.train.early_stopping
+        return limit is not None and self.stale_evaluations >= limit
+
 
 @dataclass(frozen=True, eq=False)
 class Record:
@@ -64,6 +69,9 @@ class Record:
     optimizer_state: str | None = None
     """The structure of its state, which tells more than the name; None is not known."""
 
+    sources: tuple[str, ...] = ()
+    """`data.source` as paths from the run's directory, which may move with its text."""
+
     def to_dict(self) -> dict[str, Any]:
         """As JSON values."""
         values = {
@@ -74,6 +82,7 @@ class Record:
             "corpus": {
                 "fingerprint": self.text.fingerprint,
                 "characters": self.text.length,
+                "sources": list(self.sources),
             },
             "validation_loss": self.validation_loss,
             _STANDING: dataclasses.asdict(self.standing),
@@ -135,6 +144,9 @@ def parsed(values: Mapping[str, Any], step: int) -> Record:
         if not isinstance(value, str | None):
             refuse(name, value, "expected a string, or nothing")
     loss = values.get("validation_loss")
+    sources = values["corpus"].get("sources", [])
+    if not isinstance(sources, list) or not all(isinstance(each, str) for each in sources):
+        refuse("sources", sources, "expected paths from the run's directory")
     return Record(
         step=step,
         config=config,
@@ -143,6 +155,7 @@ def parsed(values: Mapping[str, Any], step: int) -> Record:
         standing=Standing(**standing),
         versions=versions,
         **own,
+        sources=tuple(sources),
     )
 
 

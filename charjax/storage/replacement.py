@@ -13,6 +13,7 @@ import contextlib
 from pathlib import Path
 from typing import Any
 
+from charjax.config.presets import SETTLED_BY_RUNS
 from charjax.config.schema import Config
 from charjax.errors import InputError
 from charjax.storage import run_directory
@@ -78,7 +79,7 @@ def own_config(workdir: Path) -> Config:
                 "`config` or data.source with `fresh=True`."
             ) from error
         config = record.config
-    return config.replace(**dict.fromkeys(run_directory.FIXED_AT_START))
+    return config.replace(**dict.fromkeys(SETTLED_BY_RUNS))
 
 
 def description(workdir: Path) -> str:

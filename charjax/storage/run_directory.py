@@ -1,10 +1,19 @@
 """A run's directory: what lies where, and what a resume may change."""
 
 import contextlib
+import dataclasses
 import json
 from pathlib import Path
 
-from charjax.config.schema import Config, flatten, from_dict, to_dict
+from charjax.config.presets import SETTLED_BY_RUNS
+from charjax.config.schema import (
+    ENDING,
+    Config,
+    ModelConfig,
+    flatten,
+    from_dict,
+    to_dict,
+)
 from charjax.errors import InputError
 from charjax.storage.atomic import replacing, sync
 
@@ -26,11 +35,9 @@ _CHANGEABLE = frozenset(
     {
         *("train.steps", "train.epochs", "train.early_stopping"),
         *("train.eval_every", "train.checkpoint_every", "train.log_every"),
-        *("train.sample_every", "parallel.model", "parallel.fsdp"),
+        *("train.sample_every", "parallel.model", "parallel.fsdp", "data.source"),
     }
 )
-
-FIXED_AT_START = frozenset({"optimizer.schedule_steps", "optimizer.epoch_steps"})
 
 
 def located(workdir: Path, name: str) -> Path:
@@ -124,22 +131,30 @@ def kept_text(workdir: Path) -> bytes | None:
 def resumed_config(stored: Config, requested: Config) -> Config:
     """The config to go on with: the stored run, with the length and cadences requested.
 
-    What was fixed when the run began (`optimizer.schedule_steps`,
-    `optimizer.epoch_steps`) stays if it is requested as None. Raises InputError naming
-    every other field that differs.
+    What the run has settled (`optimizer.schedule_steps`, `optimizer.epoch_steps`) stays if
+    it is requested as None; so does the model, where the run took its shape from that in
+    `train.init_from` and none is requested. Another `optimizer.schedule_steps` holds only
+    from the step that the run goes on from (`schedule.with_end`), and whether another
+    `data.source` has the run's text is not known here. Raises InputError naming every
+    other field that differs.
 
     >>> begun = Config().replace(**{"optimizer.schedule_steps": 100})
     >>> longer = resumed_config(begun, Config().replace(**{"train.steps": 500}))
     >>> longer.train.steps, longer.optimizer.schedule_steps
     (500, 100)
     """
+    if stored.train.init_from is not None and requested.model.shape == ModelConfig().shape:
+        model = requested.model.shaped_like(stored.model)
+        requested = dataclasses.replace(requested, model=model)
     found, changes, refused = dict(flatten(stored)), {}, []
     for field, wanted in flatten(requested):
         if wanted == found[field]:
             continue
         if field in _CHANGEABLE:
             changes[field] = wanted
-        elif not (field in FIXED_AT_START and wanted is None):
+        elif field == "optimizer.schedule_steps" and stored.optimizer.schedule in ENDING:
+            continue
+        elif not (field in SETTLED_BY_RUNS and wanted is None):
             refused.append(f"{field}: the run has {found[field]!r}, asked for {wanted!r}")
     if refused:
         raise InputError(

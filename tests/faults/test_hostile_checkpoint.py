@@ -239,6 +239,13 @@ def test_a_record_that_is_none_is_refused(run, text):
         changed("corpus", None),
         changed("corpus", {}),
         changed("corpus.fingerprint", 3),
+        changed("corpus.sources", "text.txt"),
+        changed("corpus.sources", [3]),
+        changed("config.optimizer.earlier_schedule_steps", []),
+        changed("config.optimizer.earlier_schedule_steps", [3]),
+        changed("config.optimizer.earlier_schedule_steps", [[3]]),
+        changed("config.optimizer.earlier_schedule_steps", [[3, 0]]),
+        changed("config.optimizer.earlier_schedule_steps", [[5, 9], [4, 9]]),
     ],
 )
 def test_a_record_that_does_not_fit_is_refused(run, change):

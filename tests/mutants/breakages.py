@@ -231,10 +231,24 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     Mutant(
         "a changed text is noticed at resume",
-        "charjax/run/plan.py",
-        "if record.text.fingerprint != text.fingerprint:",
-        "if record.text.length != text.length:",
+        "charjax/run/text_of_run.py",
+        "return text.fingerprint == record.text.fingerprint",
+        "return text.length == record.text.length",
         'tests/run/test_fit.py -k "another_config_or_text or no_name_yet"',
+    ),
+    Mutant(
+        "each end of a schedule has its own program",
+        "charjax/training/schedule.py",
+        "return [(until, _ending(config, end, [])) for until, end in _ends(config)]",
+        "return [(math.inf, _ending(config, _ends(config)[-1][1], []))]",
+        "tests/run/test_longer_and_shorter.py -k damaged_step",
+    ),
+    Mutant(
+        "a new end holds from the step on where the run goes on",
+        "charjax/run/fit.py",
+        "planned = going_on(planned, int(state.step), standing)",
+        "planned = going_on(planned, 0, standing)",
+        "tests/run/test_longer_and_shorter.py -k from_where_it_was_given",
     ),
     Mutant(
         "a learning rate of zero is refused",

@@ -24,6 +24,7 @@ from charjax import (
     TrainConfig,
     inspect_run,
 )
+from charjax.commands.cli import main
 from charjax.model.cells import rnn
 from charjax.model.recurrence import plain
 from charjax.reporting.report import open_report
@@ -169,6 +170,7 @@ def test_without_a_workdir_nothing_is_kept(tmp_path, monkeypatch):
 
 def test_a_resumed_run_may_be_longer_and_keeps_its_horizon(tmp_path):
     config = small(**{"optimizer.schedule": "cosine", "train.steps": 10})
+    config = config.replace(**{"optimizer.final_scale": 0.1})
     charjax.fit(config, tmp_path, text=TEXT, quiet=True)
     longer = charjax.fit(
         config.replace(**{"train.steps": 15}), tmp_path, text=TEXT, quiet=True
@@ -248,6 +250,49 @@ def test_starting_from_another_run(finished, tmp_path):
         missing = config.replace(**{"train.init_from": str(tmp_path / "none")})
         charjax.fit(missing, tmp_path / "third", text=TEXT, quiet=True)
     assert not (tmp_path / "third").exists()
+
+
+def test_the_other_run_s_shape_is_taken_where_none_is_given(tmp_path, capsys):
+    first = small(**{"model.num_layers": 1, "model.cell": "gru", "train.steps": 1})
+    charjax.fit(first, tmp_path / "first", text=TEXT, quiet=True)
+    begun = small(**{"train.init_from": str(tmp_path / "first"), "train.steps": 1})
+    config = dataclasses.replace(begun, model=ModelConfig(dropout=0.1))
+    second = charjax.fit(config, tmp_path / "second", text=TEXT)
+    taken = dataclasses.replace(first.model, dropout=0.1)
+    assert second.config.model == read_config(tmp_path / "second").model == taken
+    said = capsys.readouterr().err
+    assert said.count("train.init_from: the model has the shape") == 1
+    assert "1 x 16 GRU" in said
+    # The same script goes on with the run, whether it has a checkpoint or not.
+    again = charjax.fit(
+        config.replace(**{"train.steps": 2}), tmp_path / "second", text=TEXT, quiet=True
+    )
+    assert int(again.state.step) == 2
+    shutil.rmtree(tmp_path / "second/checkpoints")
+    charjax.fit(
+        config.replace(**{"train.steps": 3}), tmp_path / "second", text=TEXT, quiet=True
+    )
+    # Given in part is given; the message says how to go on.
+    with pytest.raises(InputError) as refused:
+        charjax.fit(begun, tmp_path / "third", text=TEXT, quiet=True)
+    for words in (
+        *("model.cell is 'gru' there and 'lstm' here", "`model.cell='gru'`"),
+        *("`model.num_layers=1`", "to take its shape"),
+    ):
+        assert words in str(refused.value)
+    with pytest.raises(InputError, match=r"a text of the same symbols.*bytes"):
+        charjax.fit(config, tmp_path / "third", text=TEXT + "É", quiet=True)
+    # Only a command can tell a default that was given from none.
+    (tmp_path / "text.txt").write_text(TEXT)
+    command = ["train", "--workdir", str(tmp_path / "third"), "--train.steps", "1"]
+    command += ["--train.init_from", str(tmp_path / "first")]
+    command += ["--data.source", str(tmp_path / "text.txt"), "--data.batch_size", "8"]
+    command += ["--model.dropout", "0.1"]
+    assert main([*command, "--model.num-layers=2"]) == 2
+    assert "to take its shape" in capsys.readouterr().err
+    assert not (tmp_path / "third").exists()
+    assert main(command) == 0
+    assert read_config(tmp_path / "third").model == taken
 
 
 def test_a_run_stopped_before_its_first_checkpoint_still_starts_from_the_other(

@@ -53,8 +53,8 @@ import sys, time
 import charjax.commands.cli
 from charjax.storage import manifest
 reading, sealing = float(sys.argv.pop(1)), float(sys.argv.pop(1))
-from charjax.run import plan
-survey, seal = plan.survey, manifest.seal
+from charjax.run import text_of_run
+survey, seal = text_of_run.survey, manifest.seal
 def slow_survey(*arguments, **options):
     print("reading", file=sys.stderr, flush=True)
     time.sleep(reading)
@@ -62,7 +62,7 @@ def slow_survey(*arguments, **options):
 def slow_seal(path):
     time.sleep(sealing if path.name.startswith("12") else 0)
     seal(path)
-plan.survey, manifest.seal = slow_survey, slow_seal
+text_of_run.survey, manifest.seal = slow_survey, slow_seal
 sys.exit(charjax.commands.cli.main(only="train"))
 """
 

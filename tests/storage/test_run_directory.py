@@ -100,10 +100,23 @@ def test_what_was_settled_at_birth_stays(field):
     stored = Config().replace(**{field: 100})
     assert resumed_config(stored, Config()) == stored
     assert resumed_config(stored, stored) == stored
+    endless = {"optimizer.schedule": "exponential"}
+    stored, asked = stored.replace(**endless), Config().replace(**endless, **{field: 200})
     with pytest.raises(InputError, match=field):
-        resumed_config(stored, Config().replace(**{field: 200}))
+        resumed_config(stored, asked)
     with pytest.raises(InputError, match=field):
-        resumed_config(Config(), stored)
+        resumed_config(Config().replace(**endless), stored)
+
+
+def test_a_new_end_of_the_schedule_is_for_who_knows_the_step():
+    stored = Config().replace(**{"optimizer.schedule_steps": 100})
+    asked = Config().replace(**{"optimizer.schedule_steps": 200, "train.steps": 200})
+    config = resumed_config(stored, asked)
+    assert config.train.steps == 200 and config.optimizer.schedule_steps == 100
+    earlier = {"optimizer.earlier_schedule_steps": [[50, 80]]}
+    assert resumed_config(stored.replace(**earlier), asked.replace(**earlier))
+    with pytest.raises(InputError, match="earlier_schedule_steps"):
+        resumed_config(stored, asked.replace(**earlier))
 
 
 def test_the_lock_refuses_a_second_holder_and_leaves_nothing(tmp_path):

@@ -12,7 +12,13 @@ from charjax.config.schema import Config
 from charjax.errors import InputError
 from charjax.model.network import init
 from charjax.training.optimizer import optimizer
-from charjax.training.schedule import resolve, schedule, total_steps
+from charjax.training.schedule import (
+    resolve,
+    schedule,
+    total_steps,
+    updates_at_zero,
+    with_end,
+)
 
 NAMES = ["adam", "adamw", "rmsprop", "adagrad", "sgd", "lion", "muon"]
 PEAK = 0.5
@@ -74,6 +80,35 @@ def test_cosine_and_linear_by_hand(shape, end, warmup):
     np.testing.assert_allclose(actual, PEAK * np.array(rise + fall), rtol=1e-5, atol=1e-7)
     assert actual[0] > 0 and max(actual) == pytest.approx(PEAK)
     np.testing.assert_allclose(actual[12:], PEAK * end, atol=1e-7)
+
+
+@pytest.mark.parametrize("warmup", [0, 4, 15])
+@pytest.mark.parametrize("name", ["cosine", "linear"])
+def test_a_new_end_holds_from_its_step_on(name, warmup):
+    def of(end):
+        return make_config(schedule=name, schedule_steps=end, warmup_steps=warmup)
+
+    before, after, last = (rates(of(end), 40) for end in (12, 30, 20))
+    longer = with_end(of(12), 30, 10)
+    expected = np.concatenate([before[:10], after[10:]])
+    np.testing.assert_allclose(rates(longer, 40), expected, rtol=1e-6, atol=1e-6)
+    # Twice, from an earlier step than before, and back again.
+    twice = with_end(longer, 20, 18)
+    expected = np.concatenate([before[:10], after[10:18], last[18:]])
+    np.testing.assert_allclose(rates(twice, 40), expected, rtol=1e-6, atol=1e-6)
+    again = with_end(twice, 30, 6)
+    expected = np.concatenate([before[:6], after[6:]])
+    np.testing.assert_allclose(rates(again, 40), expected, rtol=1e-6, atol=1e-6)
+    # Many peaks at once, as a sweep has them.
+    many = jax.vmap(lambda peak: schedule(twice, peak)(15))(np.array([PEAK, 2 * PEAK]))
+    np.testing.assert_allclose(many, [after[15], 2 * after[15]], rtol=1e-6)
+    assert with_end(longer, 12, 5) == of(12) and with_end(longer, 30, 15) == longer
+    assert with_end(of(12), 30, 0) == of(30)
+    for config in (of(12), longer, twice, again):
+        found = rates(config, 40)
+        for first, total in ((0, 40), (5, 12), (13, 25), (25, 40), (40, 40)):
+            zeros = int((abs(found[first:total]) < 1e-6).sum())
+            assert updates_at_zero(config, first, total) == zeros
 
 
 @pytest.mark.parametrize("warmup", [0, 1, 5])
