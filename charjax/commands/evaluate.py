@@ -57,17 +57,21 @@ def run(options: Options, _: Signals) -> int:
     """Prints the score of a split or a text."""
     if (options.protocol == "windowed") != (options.window is not None):
         raise InputError("--protocol windowed and --window N go together: give both.")
-    found = charjax.evaluate_run(
-        options.directory(),
-        options.split,
-        source=options.source,
-        text=options.text,
-        encoding=options.encoding,
-        window=options.window,
-        rows=options.rows,
-        step=options.step,
-        on_unknown=options.on_unknown,
-    )
+    try:
+        found = charjax.evaluate_run(
+            options.directory(),
+            options.split,
+            source=options.source,
+            text=options.text,
+            encoding=options.encoding,
+            window=options.window,
+            rows=options.rows,
+            step=options.step,
+            on_unknown=options.on_unknown,
+        )
+    except InputError as error:
+        # It is named here as it is where a run is trained.
+        raise InputError(str(error).replace("`source", "`data.source")) from error
     if options.json:
         print(json.dumps(found))
         return 0

@@ -72,11 +72,11 @@ def _hints_of_schedule(config: Config, first: int, total: int) -> Iterator[str]:
             f"hint: the {options.schedule} schedule ends at step {horizon:,}; from there "
             f"on the learning rate is {options.learning_rate * options.final_scale}"
         )
-    if first < warmup > total / 10:
+    if left and first < warmup > total / 10:
         yield (
-            f"hint: the learning rate rises during the first {warmup:,} of {total:,} steps "
-            f"(optimizer.warmup_steps); optimizer.warmup_steps {total // 10} would be a "
-            "tenth of the run"
+            f"hint: the learning rate rises during {warmup:,} steps "
+            f"(optimizer.warmup_steps), and the run has {total:,}; a tenth of them would "
+            f"be {total // 10:,}"
         )
 
 

@@ -96,7 +96,8 @@ def _ids_of_split(
         now = run_directory.read_config(workdir).data.source
         data = dataclasses.replace(data, source=now)
     record = reading_run(workdir, model.step, read)
-    found = find_text(data, workdir, record, given=given, watch=watch)
+    remedy = "`source=PATH`, or score a text as it is with `text`"
+    found = find_text(data, workdir, record, given=given, remedy=remedy, watch=watch)
     ids = load_corpus(found, watch).split(split, data.split)
     if len(ids) == 0:
         raise InputError(f"`split` is {split}: data.split {data.split} has none.")

@@ -16,6 +16,8 @@ from charjax.text.watch import Watch, silent
 
 Paths = tuple[str, ...]
 
+_REMEDY = "`data.source=PATH`, or start over with `fresh=True` or another `workdir`"
+
 
 def from_workdir(paths: Paths, workdir: Path) -> Paths:
     """Absolute paths as paths from a run's directory; nothing for what is no path.
@@ -88,6 +90,7 @@ def find_text(
     *,
     given: Paths | None = None,
     text: str | bytes | None = None,
+    remedy: str = _REMEDY,
     watch: Watch = silent,
 ) -> Survey:
     """The survey of the text that a checkpoint learned from, known by its fingerprint.
@@ -95,7 +98,7 @@ def find_text(
     A `text` or `given` paths are the only place to look. Without them it may be the run's
     own copy, in `data.source`, in the checkpoint's `data.source`, or where that would be
     if the run's directory and its text were moved together. The survey's `data` says where
-    it was. Raises InputError where no place has it.
+    it was. Raises InputError where no place has it; `remedy` says what to give then.
     """
     if text is not None:
         places = [(data.sources, text)]
@@ -114,13 +117,13 @@ def find_text(
         if _same(found.text, record):
             return found
         problems.append(_is_another(found.text))
-    raise _not_found(problems, workdir, record)
+    raise _not_found(problems, workdir, record, remedy)
 
 
 def check_text(record: Record, workdir: Path, text: TextDescription) -> None:
     """Refuses a text, by its fingerprint, other than the one a checkpoint learned from."""
     if not _same(text, record):
-        raise _not_found([_is_another(text)], workdir, record)
+        raise _not_found([_is_another(text)], workdir, record, _REMEDY)
 
 
 def _same(text: TextDescription, record: Record) -> bool:
@@ -168,13 +171,14 @@ def _is_another(text: TextDescription) -> str:
     return f"{named(text.sources)}: the text is not the one ({text.length:,} characters)"
 
 
-def _not_found(problems: list[str], workdir: Path, record: Record) -> InputError:
+def _not_found(
+    problems: list[str], workdir: Path, record: Record, remedy: str
+) -> InputError:
     text, then = record.text, record.config.data.sources
     count, kind = f"{text.length:,}", text.vocabulary.kind
     order = f", in the order {named(then)}," if len(then) > 1 else ""
     where = "; ".join(problems) or f"there is no {workdir / run_directory.CORPUS}"
     return InputError(
         f"data.source: {where}. {workdir} was trained on a text of {count} {kind}, "
-        f"fingerprint {text.fingerprint[:12]}: give its path{order} with "
-        "`data.source=PATH`, or start over with `fresh=True` or another `workdir`."
+        f"fingerprint {text.fingerprint[:12]}: give its path{order} with {remedy}."
     )

@@ -239,4 +239,5 @@ def test_a_tenth_at_rate_0_and_a_long_warm_up_are_told(capsys, tmp_path):
     assert line.startswith(zero.format(2, 6))
     assert shown(small(**{"optimizer.warmup_steps": 1}), capsys) == []
     (line,) = shown(small(**{"optimizer.warmup_steps": 2}), capsys)
-    assert "first 2 of 10 steps" in line and "optimizer.warmup_steps 1" in line
+    assert "during 2 steps (optimizer.warmup_steps)" in line
+    assert "has 10; a tenth of them would be 1" in line

@@ -113,6 +113,8 @@ def test_a_run_copied_alone_is_told_where_its_text_is(made, moved, tmp_path, cap
     assert score == charjax.evaluate_run(run, "train", quiet=True)
     with pytest.raises(InputError, match="`source` and `text` are both given"):
         charjax.evaluate_run(run, source=first, text=first)
+    with pytest.raises(InputError, match="with `source=PATH`, or score a text"):
+        charjax.evaluate_run(run, source=second)
 
 
 def test_the_library_takes_another_path_or_the_text_itself(moved):
