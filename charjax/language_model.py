@@ -15,6 +15,7 @@ from jax import Array
 from charjax.config.schema import Config, OnUnknown
 from charjax.devices import memory
 from charjax.devices import mesh as meshes
+from charjax.devices.backend import computing
 from charjax.errors import InputError, counted
 from charjax.model.network import init, initial_carry
 from charjax.model.parameters import Params
@@ -171,14 +172,18 @@ class LanguageModel:
             raise InputError(f"`seed` is {seed}: give a number from 0 to 4294967295.")
 
         def chunks() -> Iterator[np.ndarray]:
-            state, key = self._read(prime_ids, rows), jax.random.key(seed)
-            numbers = jax.tree.map(jnp.float32, options)
-            recurrence = self._recurrence(rows, 1)
+            # Not around a yield, where code that is not ours runs.
+            with computing():
+                state, key = self._read(prime_ids, rows), jax.random.key(seed)
+                numbers = jax.tree.map(jnp.float32, options)
+                recurrence = self._recurrence(rows, 1)
             waiting, left = None, length
             while left > 0:
-                state, ids = _draw(
-                    *(self.config, self.params, state, CHUNK, key, numbers, recurrence)
-                )
+                with computing():
+                    state, ids = _draw(
+                        *(self.config, self.params, state, CHUNK, key, numbers),
+                        recurrence,
+                    )
                 # The next chunk is under way while this one is looked at.
                 if waiting is not None:
                     yield np.asarray(waiting)
@@ -211,6 +216,7 @@ class LanguageModel:
             )
         return sampling.repeated(state, rows)
 
+    @computing()
     def predict(self, text: str, carry: Any = None) -> tuple[np.ndarray, Any]:
         """The distribution of the next character after `text`.
 
@@ -228,6 +234,7 @@ class LanguageModel:
         state = self._read(ids, 1, carry)
         return np.asarray(jax.nn.softmax(state.logits[0])), state.carry
 
+    @computing()
     def score(self, text: str, *, on_unknown: OnUnknown = "error") -> np.ndarray:
         """Nats of each character after the first, given all before it: float32 `[n - 1]`.
 
@@ -273,6 +280,7 @@ def _pieces(ids: np.ndarray) -> Iterator[tuple[np.ndarray, int]]:
         yield np.pad(piece, (0, width - len(piece))), len(piece)
 
 
+@computing()
 def load(workdir: str | Path, step: str | int = "best") -> LanguageModel:
     """Loads a trained model.
 

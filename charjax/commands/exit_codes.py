@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 from charjax.commands.allocator import keep_freed_memory
 from charjax.commands.signals import Signals, collected
+from charjax.commands.streams import reliable
 from charjax.errors import Diverged, InputError
 
 # Seconds by which the first of several processes outlives the others.
@@ -21,7 +22,8 @@ def exit_code(command: Callable[[Signals], int]) -> int:
     128 and the signal's number after a signal.
     """
     keep_freed_memory()
-    code = _attempt(command)
+    with reliable():
+        code = _attempt(command)
     if code:
         _leave_the_others(code)
     return code
@@ -39,6 +41,10 @@ def _attempt(command: Callable[[Signals], int]) -> int:
         return _failed(as_options(str(error)), 2)
     except Diverged as error:
         return _failed(error, 3)
+    except FloatingPointError as error:
+        # Raised by JAX where it was told to look for numbers that are not finite.
+        remedy = "unset JAX_DEBUG_NANS and JAX_DEBUG_INFS to have such an update skipped"
+        return _failed(f"{error}: {remedy}.", 3)
     except BrokenPipeError:
         # Whoever read our output has enough; keep the interpreter from complaining when
         # it flushes.

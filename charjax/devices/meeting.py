@@ -13,6 +13,7 @@ from typing import Any
 
 import jax
 
+from charjax.devices.backend import require_devices
 from charjax.devices.processes import SILENCE, all_or_none
 from charjax.errors import InputError
 
@@ -75,6 +76,7 @@ def join(how: str) -> Callable[[], None]:
 
 
 def _meet() -> None:
+    require_devices()
     counts = [0] * jax.process_count()
     for device in jax.devices():
         counts[device.process_index] += 1

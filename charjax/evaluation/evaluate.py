@@ -17,6 +17,7 @@ import numpy as np
 from charjax.config.schema import Config
 from charjax.devices import memory, placement
 from charjax.devices import mesh as meshes
+from charjax.devices.backend import computing
 from charjax.errors import InputError, counted
 from charjax.evaluation import units
 from charjax.evaluation.protocols import Ids, stateful_batches, windowed_batches
@@ -56,6 +57,7 @@ class Evaluation:
 _step = jax.jit(eval_step, static_argnums=(0, 4))
 
 
+@computing()
 def evaluate(
     config: Config,
     params: Any,

@@ -15,6 +15,7 @@ from jaxtyping import Bool, Float, Integer
 
 from charjax.config.schema import Config, ModelConfig
 from charjax.model import parameters, stack
+from charjax.model.arithmetic import usual_promotion
 from charjax.model.cells import cell_named
 from charjax.model.parameter import Parameter
 from charjax.model.parameters import Params
@@ -96,7 +97,9 @@ class _Group(nn.Module):
     @nn.compact
     def __call__(self) -> dict[str, Array]:
         return {
-            name: jnp.asarray(self.param(name, parameter.initial, parameter.shape))
+            name: jnp.asarray(
+                self.param(name, parameter.initial, parameter.shape, jnp.float32)
+            )
             for name, parameter in self.members.items()
         }
 
@@ -107,6 +110,7 @@ def initial_carry(config: Config, rows: int) -> Any:
     return cell_named(model.cell).initial_state(model.num_layers, rows, model.hidden_size)
 
 
+@usual_promotion()
 def init(config: Config, vocab_size: int, key: Array) -> Params:
     """Fresh parameters.
 
@@ -131,6 +135,7 @@ def init(config: Config, vocab_size: int, key: Array) -> Params:
     return params
 
 
+@usual_promotion()
 def apply(
     config: Config,
     params: Params,

@@ -11,9 +11,10 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 from jax import Array
+from jax.typing import DTypeLike
 
-Initial = Callable[[Array, tuple[int, ...]], Array]
-"""(key, shape) -> float32 values."""
+Initial = Callable[[Array, tuple[int, ...], DTypeLike], Array]
+"""(key, shape, type) -> values."""
 
 
 @dataclass(frozen=True)
@@ -38,9 +39,9 @@ class Parameter:
     def stacked(self, layers: int) -> "Parameter":
         """The same parameter of several layers, on a leading axis."""
 
-        def initial(key: Array, shape: tuple[int, ...]) -> Array:
+        def initial(key: Array, shape: tuple[int, ...], dtype: DTypeLike) -> Array:
             keys = jax.random.split(key, shape[0])
-            return jax.lax.map(lambda key: self.initial(key, self.shape), keys)
+            return jax.lax.map(lambda key: self.initial(key, self.shape, dtype), keys)
 
         return dataclasses.replace(self, shape=(layers, *self.shape), initial=initial)
 
@@ -72,19 +73,19 @@ def layer(
 
 
 def _by_gate(values: tuple[float, ...] | float) -> Initial:
-    def initial(key: Array, shape: tuple[int, ...]) -> Array:
+    def initial(key: Array, shape: tuple[int, ...], dtype: DTypeLike) -> Array:
         del key
-        by_gate = jnp.asarray(values, jnp.float32)
+        by_gate = jnp.asarray(values, dtype)
         return jnp.broadcast_to(by_gate[..., None], shape)
 
     return initial
 
 
-def _orthogonal(key: Array, shape: tuple[int, ...]) -> Array:
+def _orthogonal(key: Array, shape: tuple[int, ...], dtype: DTypeLike) -> Array:
     """An orthogonal matrix for each gate (Saxe et al. 2014)."""
     keys = jax.random.split(key, shape[1])
     make = jax.nn.initializers.orthogonal()
     # One after the other: XLA's batched decomposition shares out its work among the
     # threads that wait for it, and with several CPU devices may wait for ever.
-    matrices = jax.lax.map(lambda key: make(key, (shape[0], shape[2])), keys)
+    matrices = jax.lax.map(lambda key: make(key, (shape[0], shape[2]), dtype), keys)
     return jnp.moveaxis(matrices, 0, 1)

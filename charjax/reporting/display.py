@@ -40,7 +40,8 @@ class Lenient(io.TextIOBase):
 
     def write(self, text: str) -> int:
         with contextlib.suppress(OSError, ValueError):
-            self._stream.write(text.encode(self.encoding, "replace").decode(self.encoding))
+            shown = text.encode(self.encoding, "backslashreplace").decode(self.encoding)
+            self._stream.write(shown)
         return len(text)
 
     def flush(self) -> None:

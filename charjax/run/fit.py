@@ -19,6 +19,7 @@ import optax
 
 from charjax.config.schema import Config
 from charjax.devices import memory, processes
+from charjax.devices.backend import computing
 from charjax.errors import Diverged
 from charjax.language_model import LanguageModel
 from charjax.reporting import metrics
@@ -66,6 +67,7 @@ class FitResult:
     the best one."""
 
 
+@computing()
 def fit(
     config: Config,
     workdir: str | Path | None = None,

@@ -8,6 +8,7 @@ import jax
 from charjax.config.schema import to_dict
 from charjax.devices import mesh as meshes
 from charjax.devices import placement
+from charjax.devices.backend import computing
 from charjax.language_model import reading
 from charjax.storage.checkpoints import Checkpoints
 from charjax.storage.digest import digest, named_leaves
@@ -15,6 +16,7 @@ from charjax.storage.record import read
 from charjax.training.state import ITEMS
 
 
+@computing()
 def inspect_run(workdir: str | Path, step: str | int = "latest") -> dict[str, Any]:
     """What a run directory holds, as JSON values.
 
@@ -52,6 +54,7 @@ def _facts(checkpoints: Checkpoints, step: int) -> dict[str, Any]:
     }
 
 
+@computing()
 def inspect_sharding(
     workdir: str | Path, step: str | int = "latest"
 ) -> list[dict[str, Any]]:

@@ -19,6 +19,7 @@ from jaxtyping import Int, Integer
 
 from charjax.config.schema import Config
 from charjax.errors import InputError
+from charjax.model.arithmetic import usual_promotion
 from charjax.model.network import apply, initial_carry
 from charjax.model.parameters import Params, as_operands, vocab_size
 from charjax.model.recurrence.choose import GENERAL_RECURRENCE, Recurrence
@@ -119,6 +120,7 @@ def repeated(state: SamplingState, rows: int) -> SamplingState:
     return SamplingState(logits, carry, state.position)
 
 
+@usual_promotion()
 def draw(
     config: Config,
     params: Params,
@@ -150,7 +152,7 @@ def draw(
 
     def noise(position: Array) -> Array:
         keys = jax.vmap(lambda row: jax.random.fold_in(row, position))(row_keys)
-        return jax.vmap(lambda key: jax.random.gumbel(key, (width,)))(keys)
+        return jax.vmap(lambda key: jax.random.gumbel(key, (width,), jnp.float32))(keys)
 
     def step(state: SamplingState, noisy: Array | None) -> tuple[SamplingState, Array]:
         gumbel = noise(state.position) if noisy is None else noisy
@@ -186,6 +188,7 @@ def _choose(logits: Array, options: SamplingOptions, gumbel: Array) -> Array:
     return choice
 
 
+@usual_promotion()
 def sample(
     config: Config,
     params: Params,
@@ -230,7 +233,7 @@ def sample(
         raise InputError("prime_ids is empty: sample needs at least one id to go on from.")
     if options is None:
         options = _options(temperature, top_k)
-    state = start(config, jnp.zeros((vocab_size(params),)), ids.shape[0])
+    state = start(config, jnp.zeros(vocab_size(params), jnp.float32), ids.shape[0])
     lengths = jnp.full((ids.shape[0],), ids.shape[1], jnp.int32)
     state = prefill(config, params, state, ids, lengths, recurrence)
     new = draw(config, params, state, length, key, options, recurrence)[1]

@@ -9,6 +9,7 @@ import optax
 from jax import Array
 
 from charjax.config.schema import Config
+from charjax.model.arithmetic import usual_promotion
 from charjax.model.network import init, initial_carry
 from charjax.model.parameters import Params
 from charjax.training.optimizer import optimizer as configured
@@ -37,6 +38,7 @@ ITEMS = tuple(field.name for field in fields(TrainState) if field.name != "step"
 """The items of a checkpoint: all of a state but its step, which is in the name."""
 
 
+@usual_promotion()
 def initial_state(
     config: Config,
     vocab_size: int,

@@ -10,6 +10,7 @@ from jax import Array
 from jaxtyping import Float
 
 from charjax.config.schema import Config
+from charjax.model.arithmetic import usual_promotion
 from charjax.model.loss import cross_entropy
 from charjax.model.network import apply
 from charjax.model.parameters import Params
@@ -26,6 +27,7 @@ Metrics = dict[str, Array]
 Gather = Callable[[Params], Params]
 
 
+@usual_promotion()
 def train_step(
     config: Config,
     state: TrainState,
@@ -66,7 +68,7 @@ def train_step(
     key = jax.random.fold_in(key, state.step)
     nats = _nats(config, values, recurrence)
     (loss, carry), grads = _in_parts(nats, config, state, batch, key, gather)
-    characters = batch.mask.sum()
+    characters = jnp.sum(batch.mask, dtype=jnp.int32)
     count = jnp.maximum(characters, 1).astype(jnp.float32)
     loss, grads = loss / count, jax.tree.map(lambda grad: grad / count, grads)
     chain = configured(config, values) if optimizer is None else optimizer
@@ -122,7 +124,10 @@ def _in_parts(
         (loss, carry), grads = gradient(params, batch, carry, part_key)
         return jax.tree.map(jnp.add, total, (loss, gather(grads))), carry
 
-    zero = (jnp.zeros(()), jax.tree.map(jnp.zeros_like, params))
+    zero = (
+        jnp.zeros((), params["head"]["bias"].dtype),
+        jax.tree.map(jnp.zeros_like, params),
+    )
     cut = (_cut(batch, parts, 0), _cut(state.carry, parts, 1), jnp.arange(parts))
     (loss, grads), carry = jax.lax.scan(add, zero, cut)
     return (loss, _join(carry, 1)), grads
@@ -177,6 +182,7 @@ def _join(tree: Any, axis: int) -> Any:
     return jax.tree.map(join, tree)
 
 
+@usual_promotion()
 def eval_step(
     config: Config,
     params: Params,
