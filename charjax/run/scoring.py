@@ -18,7 +18,7 @@ from charjax.run.text_of_run import find_text
 from charjax.storage import run_directory
 from charjax.storage.record import read
 from charjax.text.corpus import load as load_corpus
-from charjax.text.sources import absolute
+from charjax.text.sources import absolute, check_stays
 from charjax.text.survey import survey
 from charjax.text.watch import Watch
 
@@ -107,6 +107,8 @@ def _ids_of_split(
 def _ids_of_file(
     path: Path, model: LanguageModel, encoding: str, on_unknown: OnUnknown, watch: Watch
 ) -> np.ndarray:
+    with contextlib.suppress(OSError):
+        check_stays(path, f"`text` is {path}")
     if not path.is_file():
         raise InputError(f"`text` is {path}: there is no such file.")
     try:

@@ -16,8 +16,12 @@ from typing import AnyStr
 from charjax.config.schema import DataConfig
 from charjax.errors import InputError
 from charjax.text import sources
+from charjax.text.encodings import refusal
 from charjax.text.sources import Origin
 from charjax.text.vocabulary import to_bytes
+
+# Bytes before and after one that is not valid that are looked at.
+_LOOK = 2048
 
 _UTF8_MARK = codecs.BOM_UTF8
 _UTF16_MARKS = {codecs.BOM_UTF16_LE: "utf-16-le", codecs.BOM_UTF16_BE: "utf-16-be"}
@@ -167,25 +171,30 @@ def _decode(
         try:
             text = decoder.decode(chunk, final=not chunk)
         except UnicodeError as error:
-            raise _undecodable(error, name, encoding, consumed, len(chunk)) from None
+            raise _undecodable(error, name, encoding, consumed, chunk, head) from None
         consumed += len(chunk)
         if text:
             yield text
 
 
 def _undecodable(
-    error: UnicodeError, name: str, encoding: str, consumed: int, given: int
+    error: UnicodeError, name: str, encoding: str, consumed: int, chunk: bytes, head: bytes
 ) -> InputError:
-    where = ""
+    where, reason, around = "", str(error), chunk
     if isinstance(error, UnicodeDecodeError):
         # The decoder puts bytes that it had kept from before in front of those given.
-        offset = consumed - (len(error.object) - given) + error.start
-        where = f" at byte {offset} (0x{error.object[error.start]:02x})"
-    reason = error.reason if isinstance(error, UnicodeDecodeError) else str(error)
-    return InputError(
-        f"{name} is not valid {encoding}{where}: {reason}. Give its encoding, such as "
-        "`data.encoding='latin-1'`, or model bytes with `data.vocabulary='bytes'`."
-    )
+        offset = consumed - (len(error.object) - len(chunk)) + error.start
+        where, reason = (
+            f" at byte {offset} (0x{error.object[error.start]:02x})",
+            error.reason,
+        )
+        # From an even place, as UTF-16 has it.
+        first = max(error.start - _LOOK, 0)
+        first += (offset - error.start + first) % 2
+        around = error.object[first : error.start + _LOOK]
+    # At the very end there are only the few bytes that the decoder had kept.
+    around = around if len(around) > 8 else head[: 2 * _LOOK]
+    return refusal(name, encoding, where, reason, head, around)
 
 
 def _unify_line_ends(chunks: Iterable[str], tally: Tally) -> Iterator[str]:

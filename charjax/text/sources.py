@@ -1,8 +1,10 @@
 """Where a text comes from: memory, the built-in text, a named download, or paths."""
 
 import difflib
+import glob
 import os
 import platform
+import re
 import stat
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +19,9 @@ CHUNK_BYTES = 4 * 2**20
 
 # What a run's config has as the source of a text that was given in memory.
 IN_MEMORY = "memory"
+
+# Paths that mean another file in every process.
+_STREAMS = ("/dev/std", "/dev/fd/", "/proc/self/fd/")
 
 NAMES = (builtin.NAME, *downloads.DOWNLOADS)
 
@@ -56,9 +61,10 @@ def files(sources: tuple[str, ...], watch: Watch = silent) -> tuple[Path, ...]:
     """The regular files that `data.source` stands for, in reading order.
 
     A name is downloaded unless it was before. A directory stands for its `*.txt` files,
-    including those of its subdirectories, sorted by path. A name wins over a path that is
-    spelt the same; write `./anna` for the path. Raises InputError for whatever is missing,
-    has no text or is not a regular file.
+    including those of its subdirectories, sorted by path, and a pattern such as `*.txt` or
+    `books/**/*.txt` for what it matches, sorted too. A name wins over a path that is spelt
+    the same, write `./anna` for the path, and a path over a pattern. Raises InputError for
+    whatever is missing, has no text or is not a regular file, and for an address.
     """
     named = [source for source in sources if source in NAMES]
     if named and len(sources) > 1:
@@ -72,47 +78,91 @@ def files(sources: tuple[str, ...], watch: Watch = silent) -> tuple[Path, ...]:
 
 
 def absolute(sources: tuple[str, ...]) -> list[str]:
-    """Paths that mean the same from any folder; names stay names, and so does `IN_MEMORY`.
+    """Paths that mean the same from any folder, now and later: a pattern becomes the files
+    that it matches. Names stay names, and so does `IN_MEMORY`.
 
     >>> absolute(("anna",))
     ['anna']
     """
-    return [
-        source
-        if source in (*NAMES, IN_MEMORY)
-        else str(Path(os.path.expanduser(source)).absolute())
-        for source in sources
-    ]
+    found: list[str] = []
+    for source in sources:
+        if source in (*NAMES, IN_MEMORY) or _is_address(source):
+            found.append(source)
+        else:
+            paths = _matching(source) or [Path(os.path.expanduser(source))]
+            found.extend(str(path.absolute()) for path in paths)
+    return found
 
 
 def _expand(source: str) -> Iterator[Path]:
+    if _is_address(source):
+        raise InputError(
+            f"data.source is {source!r}: this is an address, and a text is read from "
+            f"files, which stay the same: download it (curl -LO {source!r}) and give the "
+            "file."
+        )
+    if (matching := _matching(source)) is not None:
+        for path in matching:
+            yield from _expand_path(str(path))
+        return
+    yield from _expand_path(source)
+
+
+def _is_address(source: str) -> bool:
+    return re.match(r"[A-Za-z][A-Za-z0-9+.-]+://", source) is not None
+
+
+def _matching(source: str) -> list[Path] | None:
+    """What a pattern matches; None if it is a path, or matches nothing."""
+    pattern = os.path.expanduser(source)
+    if not glob.has_magic(pattern) or "\0" in pattern or os.path.lexists(pattern):
+        return None
+    return [Path(path) for path in sorted(glob.glob(pattern, recursive=True))] or None
+
+
+def _expand_path(source: str) -> Iterator[Path]:
     path = Path(os.path.expanduser(source))
     try:
         mode = path.stat().st_mode
+        check_stays(path, f"data.source is {source!r}")
     except FileNotFoundError:
         close = difflib.get_close_matches(source, NAMES, n=1)
         hint = f" Did you mean {close[0]}?" if close else ""
+        missing = "there is no such file or directory, and no text of that name"
+        if glob.has_magic(source):
+            missing = "no file matches this pattern, and none has this name"
         raise InputError(
-            f"data.source is {source!r}: there is no such file or directory, and no text "
-            f"of that name.{hint} The names are {', '.join(NAMES)}."
+            f"data.source is {source!r}: {missing}.{hint} The names are {', '.join(NAMES)}."
         ) from None
+    except InputError:
+        raise
     except (OSError, ValueError) as error:
         raise _unreadable(source, error) from None
-    if stat.S_ISDIR(mode):
-        # Walked to its end first, so that no unreadable subdirectory is passed over.
-        found = sorted(_walk(path))
-        if not found:
-            raise InputError(
-                f"data.source is {source!r}: this directory has no *.txt file; give the "
-                "files by name."
-            )
-        yield from found
-    elif stat.S_ISREG(mode):
+    if stat.S_ISREG(mode):
         yield path
-    else:
+        return
+    # Walked to its end first, so that no unreadable subdirectory is passed over.
+    found = sorted(_walk(path))
+    if not found:
         raise InputError(
-            f"data.source is {source!r}: this is not a regular file but a pipe, socket or "
-            "device, and a text is read twice; save it to a file and give that."
+            f"data.source is {source!r}: this directory has no *.txt file; give the "
+            "files by name."
+        )
+    yield from found
+
+
+def check_stays(path: Path, subject: str) -> None:
+    """Refuses what is there only once: pipes, devices, and files by way of a stream.
+
+    `subject` is the field and its value. Raises OSError where nothing is there.
+    """
+    mode = path.stat().st_mode
+    lasting = stat.S_ISREG(mode) or stat.S_ISDIR(mode)
+    if not lasting or str(path.absolute()).startswith(_STREAMS):
+        raise InputError(
+            f"{subject}: this is not a regular file but a pipe, socket or device, and a "
+            "text is read twice, and again by a later start; save it to a file and give "
+            "that."
         )
 
 

@@ -165,6 +165,12 @@ def _oddities(code_counts: np.ndarray, counts: np.ndarray) -> list[str]:
     surrogates = int(code_counts[0xD800:0xE000].sum())
     if surrogates:
         notes.append(f"{surrogates:,} lone surrogates, which are not characters, kept")
+    # Of a vocabulary of bytes they are expected.
+    if code_counts.size > 256 and 4 * code_counts[0] > code_counts.sum():
+        notes.append(
+            f"{code_counts[0]:,} NULs: if this is UTF-16 without its mark, give "
+            "`data.encoding='utf-16-le'`"
+        )
     if np.count_nonzero(counts) == 1:
         notes.append("only one distinct symbol: there is nothing to learn")
     if counts.size > _MANY_SYMBOLS:

@@ -65,8 +65,52 @@ def test_invalid_bytes_are_refused_at_their_offset(
         survey(write(raw, encoding=encoding))
     message = str(caught.value)
     assert f"at byte {offset} (0x{raw[offset]:02x})" in message
-    for part in ("text.txt", "`data.encoding='latin-1'`", "`data.vocabulary='bytes'`"):
+    for part in ("text.txt", "`data.encoding", "`data.vocabulary='bytes'`"):
         assert part in message
+
+
+ACCENTS = "Él dijo que mañana vendría, según él. " * 200
+RUSSIAN = "Все счастливые семьи похожи друг на друга. " * 200
+
+
+@pytest.mark.parametrize(
+    ("raw", "encoding", "advice"),
+    [
+        (ACCENTS.encode("latin-1"), "utf-8", "give `data.encoding='latin-1'`"),
+        (
+            "“Sí”, dijo él, y se marchó. ".encode("cp1252") * 99,
+            "utf-8",
+            "`data.encoding='cp1252'`",
+        ),
+        (ACCENTS.encode("utf-16-le"), "utf-8", "give `data.encoding='utf-16-le'`"),
+        (ACCENTS.encode("utf-16-be"), "utf-8", "give `data.encoding='utf-16-be'`"),
+        (RUSSIAN.encode(), "ascii", "give `data.encoding='utf-8'`"),
+        (RUSSIAN.encode("cp1251"), "utf-8", "Give its `data.encoding`, or"),
+        (bytes(range(256)), "utf-8", "Give its `data.encoding`, or"),
+        (b"PK\x03\x04" + bytes(range(256)), "utf-8", "a .docx, .odt, .epub or other zip"),
+        (b"%PDF-1.7\n\xff\xfe", "utf-8", "a PDF, not a text"),
+    ],
+    ids=[
+        "latin-1",
+        "cp1252",
+        "utf-16-le",
+        "utf-16-be",
+        "utf-8",
+        "cp1251",
+        "?",
+        "zip",
+        "pdf",
+    ],
+)
+def test_advice_about_an_encoding_looks_at_the_bytes(write, raw, encoding, advice):
+    with pytest.raises(InputError) as caught:
+        survey(write(raw, encoding=encoding))
+    assert advice in str(caught.value)
+
+
+def test_utf_16_that_is_also_utf_8_is_told(write):
+    notes = survey(write("plain".encode("utf-16-le"))).text.notes
+    assert any("5 NULs" in note and "utf-16-le" in note for note in notes)
 
 
 def test_text_without_its_mark_is_refused_without_an_offset(write):
