@@ -28,6 +28,10 @@ def reliable() -> Iterator[None]:
     with contextlib.ExitStack() as stack:
         if sys.stdout is None:
             stack.enter_context(contextlib.redirect_stdout(_Closed()))
+        elif isinstance(output := sys.stdout, io.TextIOWrapper):
+            # Names of files may hold what its encoding lacks.
+            stack.callback(output.reconfigure, errors=output.errors)
+            output.reconfigure(errors="backslashreplace")
         errors = sys.stderr or open(2, "w", closefd=False)  # noqa: SIM115
         stack.enter_context(contextlib.redirect_stderr(Lenient(errors)))
         yield

@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import os
 import traceback
 from pathlib import Path
 
@@ -77,4 +78,8 @@ def default_name(config: str | None) -> str:
     if config is None:
         return "default"
     path = Path(config)
-    return path.resolve().parent.name if path.name == "config.json" else path.stem
+    return (
+        Path(os.path.realpath(path)).parent.name
+        if path.name == "config.json"
+        else path.stem
+    )

@@ -2,6 +2,9 @@
 
 import time
 
+# From these on it is worth a word: a share of the training time, and seconds.
+_LONG_SHARE, _LONG = 0.2, 2.0
+
 
 class Clock:
     """Measures training alone: evaluation, samples and saves do not count."""
@@ -37,9 +40,16 @@ class Clock:
         """The share of time since `restart`, at most, that the device waited for input."""
         return min(self.idle / self._elapsed(), 1.0)
 
-    def summary(self) -> str:
+    def hint(self) -> str | None:
+        """What to do where the device waited long for input; None where it did not."""
         share = min(self.waited / max(self.trained, 1e-9), 1.0)
-        return f"the device waited for input {share:.1%} of the training time, at most"
+        if share < _LONG_SHARE or self.waited < _LONG:
+            return None
+        return (
+            f"hint: the device waited for input {share:.0%} of the training time, at most: "
+            "a larger data.batch_size or data.sequence_length makes more of each step, and "
+            "$CHARJAX_CACHE_DIR on a faster disk makes the text come sooner"
+        )
 
     def _elapsed(self) -> float:
         return max(time.perf_counter() - self.time, 1e-9)

@@ -72,7 +72,8 @@ def loop(
         if stopping or standing.out_of_patience(run.config):
             break
         clock.restart(step)
-    run.report.message(clock.summary())
+    if (hint := clock.hint()) is not None:
+        run.report.message(hint)
     return state, standing
 
 

@@ -37,16 +37,17 @@ def seal(directory: Path) -> None:
 def damage(directory: Path) -> str | None:
     """What is wrong with a sealed directory, in a few words; None if nothing is."""
     try:
+        # Whoever opens a pipe waits.
+        if not (directory / NAME).is_file():
+            return f"it has no {NAME}"
         listed = json.loads((directory / NAME).read_text(encoding="utf-8"))["files"]
         expected = {str(name): dict(facts) for name, facts in listed.items()}
-    except FileNotFoundError:
-        return f"it has no {NAME}"
     except (OSError, ValueError, TypeError, KeyError, AttributeError):
         return f"its {NAME} cannot be read"
     try:
         found = {path.relative_to(directory).as_posix(): path for path in _files(directory)}
         for name, facts in sorted(expected.items()):
-            if name not in found:
+            if name not in found or not found[name].is_file():
                 return f"its file {name} is missing"
             if (size := found[name].stat().st_size) != facts.get("bytes"):
                 return f"its file {name} has {size} bytes instead of {facts.get('bytes')}"

@@ -3,6 +3,8 @@
 import contextlib
 import dataclasses
 import json
+import os
+import stat
 from pathlib import Path
 
 from charjax.config.presets import SETTLED_BY_RUNS
@@ -52,13 +54,36 @@ def located(workdir: Path, name: str) -> Path:
 
 
 def holds_run(workdir: Path) -> bool:
-    """Whether this directory holds a run."""
+    """Whether this directory holds a run.
+
+    Raises InputError for a directory that cannot hold one.
+    """
+    try:
+        str(workdir.absolute()).encode("utf-8")
+    except UnicodeEncodeError:
+        raise InputError(
+            f"{str(workdir)!r} is not UTF-8, or Python was started for another encoding "
+            "(LC_ALL, PYTHONUTF8): choose another `workdir`."
+        ) from None
+    for name in (CONFIG, METRICS, SAMPLES, CURVES, CORPUS):
+        _refuse_streams(located(workdir, name))
     try:
         return any(located(workdir, name).exists() for name in (CONFIG, CHECKPOINTS))
     except OSError as error:
         raise InputError(
             f"{workdir} cannot be read, {error.strerror}: choose another `workdir`."
         ) from error
+
+
+def _refuse_streams(path: Path) -> None:
+    """Refuses a pipe, socket or device in the place of a file: who opens one may wait."""
+    with contextlib.suppress(OSError):
+        mode = path.stat().st_mode
+        if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+            raise InputError(
+                f"{path} is a pipe, socket or device where a run has a file: move it away "
+                "or choose another `workdir`."
+            )
 
 
 def read_config(workdir: Path) -> Config:
@@ -95,14 +120,15 @@ def write_config(workdir: Path, config: Config) -> None:
     workdir.mkdir(parents=True, exist_ok=True)
     with replacing(workdir / CONFIG) as path:
         text = json.dumps(to_dict(config), indent=2, ensure_ascii=False)
-        path.write_text(text + "\n", encoding="utf-8")
+        # A character that is none becomes the escape that JSON has for it.
+        path.write_bytes(f"{text}\n".encode("utf-8", "backslashreplace"))
 
 
 def check_apart(workdir: Path, config: Config) -> None:
     """Refuses a run that would write over, or read, its own text's folder."""
-    here = workdir.resolve()
+    here = Path(os.path.realpath(workdir))
     for source in config.data.sources:
-        path = Path(source).resolve()
+        path = Path(os.path.realpath(source))
         inside = path.is_file() and here == path.parent and path.name in WRITTEN
         around = path.is_dir() and (path == here or path in here.parents)
         if inside or around:

@@ -1,7 +1,10 @@
 """What surrounds a process: settings of JAX, devices, standard streams, odd paths."""
 
+import contextlib
+import io
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -156,7 +159,96 @@ def test_training_needs_no_standard_streams(usual, monkeypatch):
         monkeypatch.setattr(sys, stream, None)
     assert main(["train", "--workdir", "run"]) == 0
     assert main(["train", "--workdir", "run", "--data.batch_size", "0"]) == 2
-    with open("/dev/full", "w", buffering=1) as full:
+    with contextlib.suppress(OSError), open("/dev/full", "w", buffering=1) as full:
         monkeypatch.setattr(sys, "stderr", full)
-        assert main(["train", "--workdir", "run"]) == 0
-        assert main(["sample", "--workdir", "absent"]) == 2
+        codes = [main(["train", "--workdir", "run"]), main(["sample", "--workdir", "no"])]
+    assert codes == [0, 2]
+
+
+def test_a_device_that_is_not_there_is_told_in_a_line(monkeypatch, capsys):
+    def devices(backend=None):
+        # What JAX does where there is no plugin for it.
+        raise AssertionError
+
+    monkeypatch.setenv("JAX_PLATFORMS", "cuda")
+    monkeypatch.setitem(jax.config.values, "jax_platforms", "cuda")
+    monkeypatch.setattr(jax, "devices", devices)
+    with pytest.raises(charjax.InputError) as caught:
+        charjax.fit(CONFIG, text=TEXT)
+    said = str(caught.value)
+    for part in ("$JAX_PLATFORMS is 'cuda'", "only cpu", "jax[cuda12]", "unset"):
+        assert part in said
+
+
+# Paths.
+
+
+@pytest.fixture
+def run(usual, made, tmp_path, monkeypatch):
+    """A copy of the run, with its text, in a folder to be in."""
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(made[0] / "run", "run")
+    Path("text.txt").write_text(TEXT)
+    return tmp_path / "run"
+
+
+def refused(capsys, *arguments):
+    assert main(list(arguments)) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("error: ") and said.count("\n") == 1
+    return said
+
+
+@pytest.mark.parametrize(
+    "name", ["config.json", "metrics.jsonl", "samples.txt", "curves.png", "corpus.txt"]
+)
+def test_a_pipe_in_the_place_of_a_file_is_refused(run, capsys, name):
+    (run / name).unlink(missing_ok=True)
+    os.mkfifo(run / name)
+    for command in ("train", "inspect", "evaluate", "sample"):
+        said = refused(capsys, command, "--workdir", "run")
+        assert name in said and "is a pipe" in said
+
+
+@pytest.mark.parametrize("name", ["manifest.json", "params/manifest.ocdbt", "another"])
+def test_a_pipe_in_a_checkpoint_is_damage(run, capsys, name):
+    (run / "checkpoints/4" / name).unlink(missing_ok=True)
+    os.mkfifo(run / "checkpoints/4" / name)
+    shutil.rmtree(run / "checkpoints/2", ignore_errors=True)
+    assert "damaged" in refused(capsys, "sample", "--workdir", "run")
+
+
+def test_pipes_as_texts_are_refused_alike(run, capsys):
+    os.mkfifo("pipe")
+    for stream in ("pipe", f"/dev/fd/{os.open('text.txt', os.O_RDONLY)}"):
+        for command in (
+            ["train", "--workdir", "new", "--data.source", stream],
+            ["evaluate", "--workdir", "run", "--text", stream],
+        ):
+            assert "not a regular file" in refused(capsys, *command)
+
+
+def test_loops_of_links_are_refused(run, capsys):
+    os.symlink("loop", "loop")
+    tiny = ["--data.source", "text.txt"]
+    assert "cannot be written" in refused(capsys, "train", "--workdir", "loop", *tiny)
+    assert "cannot be written" in refused(capsys, "train", "--workdir", "loop/in", *tiny)
+    assert "cannot be read" in refused(capsys, "train", "--data.source", "loop")
+    assert "no such file" in refused(capsys, "train", "--config", "loop/config.json")
+    assert "no such file" in refused(
+        capsys, "evaluate", "--workdir", "run", "--text", "loop"
+    )
+    assert "holds no run" in refused(capsys, "inspect", "--workdir", "loop")
+
+
+def test_names_that_are_not_utf_8_are_read_or_refused(run, monkeypatch, capsys):
+    odd = "t\udcff.txt"
+    shutil.copy("text.txt", odd)
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BytesIO(), "ascii"))
+    assert main(["evaluate", "--workdir", "run", "--text", odd]) == 0
+    assert b"t\\udcff.txt" in sys.stdout.buffer.getvalue()  # pyright: ignore
+    assert "not UTF-8" in refused(capsys, "train", "--workdir", "r\udcff")
+    assert "not UTF-8" in refused(capsys, "sample", "--workdir", "r\udcff")
+    config = CONFIG.replace(**{"data.source": odd, "train.steps": 1})
+    charjax.fit(config, "new", quiet=True)
+    assert charjax.fit(config, "new", quiet=True).config.data.sources[0].endswith(odd)

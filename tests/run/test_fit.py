@@ -158,8 +158,9 @@ def test_it_shows_how_long_the_device_waits_for_input(monkeypatch, capfd):
 
     monkeypatch.setattr(batching, "batch_at", slow)
     assert min(waits()) > 0.7 > before
-    shares = re.findall(r"device waited for input ([\d.]+)%", capfd.readouterr().err)
-    assert float(shares[0]) < 70 < float(shares[1])
+    # Only where something can be done about it, and with what.
+    hints = re.findall(r"device waited for input (\d+)%.*", capfd.readouterr().err)
+    assert [int(share) > 70 for share in hints] == [True]
 
 
 def test_without_a_workdir_nothing_is_kept(tmp_path, monkeypatch):

@@ -77,11 +77,7 @@ RUSSIAN = "Все счастливые семьи похожи друг на д�
     ("raw", "encoding", "advice"),
     [
         (ACCENTS.encode("latin-1"), "utf-8", "give `data.encoding='latin-1'`"),
-        (
-            "“Sí”, dijo él, y se marchó. ".encode("cp1252") * 99,
-            "utf-8",
-            "`data.encoding='cp1252'`",
-        ),
+        ("“Sí”, me dijo. ".encode("cp1252") * 99, "utf-8", "`data.encoding='cp1252'`"),
         (ACCENTS.encode("utf-16-le"), "utf-8", "give `data.encoding='utf-16-le'`"),
         (ACCENTS.encode("utf-16-be"), "utf-8", "give `data.encoding='utf-16-be'`"),
         (RUSSIAN.encode(), "ascii", "give `data.encoding='utf-8'`"),
