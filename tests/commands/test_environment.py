@@ -165,16 +165,20 @@ def test_training_needs_no_standard_streams(usual, monkeypatch):
     assert codes == [0, 2]
 
 
-def test_a_device_that_is_not_there_is_told_in_a_line(monkeypatch, capsys):
+def test_a_device_that_is_not_there_is_told_in_a_line(monkeypatch):
     def devices(backend=None):
         # What JAX does where there is no plugin for it.
         raise AssertionError
 
     monkeypatch.setenv("JAX_PLATFORMS", "cuda")
-    monkeypatch.setitem(jax.config.values, "jax_platforms", "cuda")
     monkeypatch.setattr(jax, "devices", devices)
-    with pytest.raises(charjax.InputError) as caught:
-        charjax.fit(CONFIG, text=TEXT)
+    before = jax.config.values["jax_platforms"]
+    jax.config.update("jax_platforms", "cuda")
+    try:
+        with pytest.raises(charjax.InputError) as caught:
+            charjax.fit(CONFIG, text=TEXT)
+    finally:
+        jax.config.update("jax_platforms", before)
     said = str(caught.value)
     for part in ("$JAX_PLATFORMS is 'cuda'", "only cpu", "jax[cuda12]", "unset"):
         assert part in said
@@ -230,7 +234,7 @@ def test_pipes_as_texts_are_refused_alike(run, capsys):
 
 def test_loops_of_links_are_refused(run, capsys):
     os.symlink("loop", "loop")
-    tiny = ["--data.source", "text.txt"]
+    tiny = ["--data.source", "text.txt", "--data.batch_size", "8"]
     assert "cannot be written" in refused(capsys, "train", "--workdir", "loop", *tiny)
     assert "cannot be written" in refused(capsys, "train", "--workdir", "loop/in", *tiny)
     assert "cannot be read" in refused(capsys, "train", "--data.source", "loop")

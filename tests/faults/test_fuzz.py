@@ -1,10 +1,17 @@
 """Whatever people, editors and disks may do to a run: the right result, or a refusal."""
 
 import encodings.aliases
+import itertools
 import json
+import os
+import random
 import shutil
 import string
+import subprocess
+import sys
 import tempfile
+import time
+from collections import Counter
 from pathlib import Path
 
 import jax
@@ -30,6 +37,10 @@ few = settings(derandomize=True, deadline=None, max_examples=30)
 many = settings(derandomize=True, deadline=None, max_examples=200)
 
 CONFIG = FOUR_STEPS.replace(**{"train.eval_every": 2, "train.sample_every": 2})
+ROOT = Path(__file__).parents[2]
+# Random commands where no time is given.
+FEWEST = 12
+
 FIELDS = [name for name, _ in flatten(Config())]
 NASTY = [
     *(None, True, False, 0, 1, -1, 2, 2**31, 2**63, 10**40, -0.0, 0.5, 1e-320, 1e308),
@@ -284,3 +295,151 @@ def test_a_damaged_run_is_found_finished_or_refused(whole, damages):
 def test_a_run_with_an_odd_line_is_found_finished_or_refused(whole, line):
     finished_or_refused(whole, [("append", "metrics.jsonl", line)])
     finished_or_refused(whole, [("append", "samples.txt", line)])
+
+
+# Commands, with any options in any environment.
+
+
+# What an option may be given; none takes long, or more memory than there is by little.
+ANY = [
+    *("", "-1", "0", "1", "2", "3", "8", "0.5", "1e-9", "1e39", "nan", "-inf", "None"),
+    *("True", "9" * 5000, "2147483648", "\udcff", "٣", "'", "[]", "--", "a\nb", "$HOME"),
+    *("lstm", "gru", "rnn", "adam", "muon", "sgd", "constant", "linear", "exponential"),
+    *("bytes", "windows", "characters", "bfloat16", "utf-16", "latin-1", "skip", "best"),
+    *("latest", "4", "train", "test", "windowed", "*.txt", "https://a/b.txt", "/dev/stdin"),
+    *("text.txt", "pipe", "loop", "folder", "t\udcff.txt", "run", "new", "anna", "/"),
+]
+# A resumed run ends at once; a new one is as small as it can be.
+TINY = {
+    **{"--data.source": "text.txt", "--data.batch_size": "8", "--train.steps": "1"},
+    **{"--data.sequence_length": "8", "--model.hidden_size": "8"},
+}
+OPTIONS = {
+    "train": [f"--{name}" for name in FIELDS] + ["--workdir", "--config", "--fresh"],
+    "sample": ["--prime", "--prime-file", "--temperature", "--top-k", "--seed", "--step"],
+    "evaluate": ["--split", "--text", "--encoding", "--protocol", "--window", "--rows"],
+    "inspect": ["--step", "--sharding", "--json", "--workdir"],
+}
+# Options whose every whole number takes its time, and downloads.
+SLOW = {"--train.steps", "--train.epochs", "--model.num_layers", "--train.init_from"}
+JAX = {
+    **{"jax_enable_x64": True, "jax_numpy_dtype_promotion": "strict"},
+    **{"jax_numpy_rank_promotion": "raise", "jax_transfer_guard": "disallow"},
+    **{"jax_debug_key_reuse": True, "jax_debug_nans": True},
+}
+VARIABLES = {
+    **{"LC_ALL": ["C", "C.UTF-8", "nonsense"], "PYTHONUTF8": ["0", "1"]},
+    **{"PYTHONIOENCODING": ["ascii", "utf-16", "latin-1:strict"], "COLUMNS": ["1", "x"]},
+    **{"TERM": ["dumb", "", "xterm"], "HOME": ["/proc/none", ""], "NO_COLOR": ["1"]},
+    **{"CHARJAX_CACHE_DIR": ["/proc/none", "", "pipe", "loop"], "TMPDIR": ["/proc/none"]},
+    **{"JAX_PLATFORMS": ["cuda", "tpu", "nonsense", "cpu", ""], "TZ": ["nonsense"]},
+    **{"JAX_ENABLE_X64": ["1", "maybe"], "JAX_NUM_CPU_DEVICES": ["2", "x", "0", "-3"]},
+    **{"JAX_NUMPY_RANK_PROMOTION": ["raise"], "JAX_NUMPY_DTYPE_PROMOTION": ["strict"]},
+    **{"JAX_DEFAULT_MATMUL_PRECISION": ["highest", "bogus"], "JAX_DEBUG_NANS": ["1"]},
+    **{"JAX_TRANSFER_GUARD": ["disallow"], "JAX_DEFAULT_DEVICE": ["gpu", "cpu"]},
+    **{"JAX_COMPILATION_CACHE_DIR": ["/proc/none", "pipe"], "JAX_LOG_COMPILES": ["0"]},
+    **{"MPLBACKEND": ["nonsense"], "MPLCONFIGDIR": ["/proc/none"]},
+}
+STREAMS = ["<&-", ">&-", "2>&-", ">/dev/full", "2>/dev/full", ">/dev/null"]
+
+
+def random_command(rng):
+    name = rng.choice(list(OPTIONS))
+    given = dict(TINY) if name == "train" else {"--workdir": "run"}
+    if name == "sample":
+        given["--length"] = rng.choice(["0", "5", "-1", "x"])
+    for option in rng.sample(OPTIONS[name], rng.randrange(4)):
+        small = ["0", "1", "2", "-1", "nan", "None", "x", "run"]
+        given[option] = rng.choice(small if option in SLOW else ANY)
+    words = [name]
+    for option, value in given.items():
+        # A name of a text would be downloaded.
+        value = "text.txt" if (option, value) == ("--data.source", "anna") else value
+        flag = option in ("--fresh", "--sharding", "--json")
+        words += [option] if flag else [f"{option}={value}"]
+    return words
+
+
+def place(folder, source, rng):
+    """A folder to be in: a run, perhaps damaged, and texts of all kinds."""
+    shutil.copytree(source, folder / "run")
+    for name in ("text.txt", "t\udcff.txt", "folder/a.txt"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text(TEXT)
+    os.mkfifo(folder / "pipe")
+    (folder / "loop").symlink_to("loop")
+    if rng.random() < 0.3:
+        name = rng.choice(TARGETS)
+        kind = rng.choice(["cut", "flip", "delete", "folder", "pipe"])
+        damage(folder / "run", "delete" if kind == "pipe" else kind, name, rng.random())
+        if kind == "pipe":
+            os.mkfifo(folder / "run" / name)
+
+
+def in_this_process(words, rng, monkeypatch):
+    """The exit code; whatever else is raised fails the test."""
+    before = {name: jax.config.values[name] for name in JAX}
+    settings = {name: JAX[name] for name in rng.sample(list(JAX), rng.choice([0, 0, 1, 3]))}
+    with monkeypatch.context() as patch:
+        for stream in rng.sample(["stdin", "stdout", "stderr"], rng.choice([0, 0, 1, 2])):
+            patch.setattr(sys, stream, None)
+        patch.setenv("COLUMNS", rng.choice(["1", "80", "x"]))
+        try:
+            for name, value in settings.items():
+                jax.config.update(name, value)
+            return cli.main(words)
+        except SystemExit as error:
+            return error.code
+        finally:
+            for name, value in before.items():
+                jax.config.update(name, value)
+
+
+def in_a_process(words, rng, folder):
+    """The exit code, and what was said."""
+    variables = rng.sample(list(VARIABLES), rng.randrange(4))
+    variables = {name: rng.choice(VARIABLES[name]) for name in variables}
+    streams = " ".join(rng.sample(STREAMS, rng.choice([0, 1, 2])))
+    command = [sys.executable, "-m", "charjax", *words]
+    done = subprocess.run(
+        ["bash", "-c", f'exec "$@" {streams}', "_", *command],
+        cwd=folder,
+        env=os.environ | {"PYTHONPATH": str(ROOT)} | variables,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        timeout=300,
+    )
+    assert b"Traceback" not in done.stderr, (variables, streams, done.stderr.decode())
+    return done.returncode
+
+
+def test_any_options_in_any_environment_give_a_result_or_a_refusal(
+    whole, tmp_path, monkeypatch, request
+):
+    """More with `--fuzz-minutes 60`; `--fuzz-first N` begins with the N-th command."""
+    minutes = request.config.getoption("--fuzz-minutes")
+    first = request.config.getoption("--fuzz-first")
+    ends, codes = time.monotonic() + 60 * minutes, Counter()
+    for number in itertools.count(first):
+        if number >= first + FEWEST and time.monotonic() >= ends:
+            break
+        rng, folder = random.Random(number), tmp_path / str(number)
+        words = random_command(rng)
+        folder.mkdir()
+        place(folder, whole[0], rng)
+        monkeypatch.chdir(folder)
+        try:
+            if minutes and rng.random() < 0.2:
+                code = in_a_process(words, rng, folder)
+            else:
+                code = in_this_process(words, rng, monkeypatch)
+        except BaseException as error:
+            error.add_note(f"--fuzz-first {number}: {words}")
+            raise
+        assert code in (0, 1, 2, 3), (number, words)
+        codes[words[0], code] += 1
+        if words[0] == "train" and code == 0 and "--workdir" not in str(words):
+            assert (folder / "runs/default/checkpoints").is_dir(), (number, words)
+        monkeypatch.chdir(tmp_path)
+        shutil.rmtree(folder)
+    print(f"{codes.total()} commands:", dict(sorted(codes.items())))
