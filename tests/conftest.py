@@ -89,8 +89,8 @@ def data_directory() -> Path:
 def pytest_addoption(parser):
     parser.addoption("--kills", type=int, default=3, help="kills of one run")
     parser.addoption("--corruptions", type=int, default=50, help="of checkpoint files")
-    parser.addoption("--fuzz-minutes", type=float, default=0, help="of random commands")
-    parser.addoption("--fuzz-first", type=int, default=0, help="the first random command")
+    parser.addoption("--minutes", type=float, default=0, help="of random commands")
+    parser.addoption("--first", type=int, default=0, help="the first random command")
     parser.addoption("--megabytes", type=int, default=100, help="of the large text")
     parser.addoption(
         "--syscalls", type=int, default=150, help="kill at each so-manieth call of a save"

@@ -4,6 +4,7 @@ import os
 import re
 import sys
 import time
+import traceback
 from collections.abc import Callable
 
 from charjax.commands.allocator import keep_freed_memory
@@ -53,6 +54,8 @@ def _attempt(command: Callable[[Signals], int]) -> int:
     except (OSError, MemoryError) as error:
         return _failed(error if str(error) else "out of memory", 1)
     except Exception as error:
+        if _while_jax_starts(error):
+            return _failed(_refused_by_jax(error), 2)
         from charjax.devices import processes
         from charjax.storage.failures import reason_for
 
@@ -63,6 +66,20 @@ def _attempt(command: Callable[[Signals], int]) -> int:
             "ended, start all again, and the run goes on from its last checkpoint."
         )
         return _failed(reason, 1)
+
+
+def _while_jax_starts(error: Exception) -> bool:
+    """Whether JAX raised it when it was imported, for what its variables are set to."""
+    rooms = (
+        str(frame.f_globals.get("__name__")).partition(".")[0]
+        for frame, _ in traceback.walk_tb(error.__traceback__)
+    )
+    return isinstance(error, ValueError) and "jax" not in sys.modules and "jax" in rooms
+
+
+def _refused_by_jax(error: Exception) -> str:
+    names = ", ".join(sorted(name for name in os.environ if name.startswith("JAX_")))
+    return f"JAX does not start: {error}. Look at the variables set for it: {names}."
 
 
 def as_options(message: str) -> str:

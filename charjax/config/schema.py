@@ -47,9 +47,9 @@ class DataConfig:
     """The text, its symbols, and how it is cut into batches."""
 
     source: Annotated[str | tuple[str, ...], NotEmpty()] = ("python-reference",)
-    """The text: a path, several paths (read in this order), or one name of
-    python-reference (ships with Python), tinyshakespeare, anna, mysterious-island,
-    enwik8, text8 (downloaded once)."""
+    """The text: a file, a folder (its *.txt), a pattern such as 'books/*.txt', several of
+    these (read in this order), or one name of python-reference (ships with Python),
+    tinyshakespeare, anna, mysterious-island, enwik8, text8 (downloaded once)."""
 
     vocabulary: Literal["characters", "bytes"] = "characters"
     """The symbols: the Unicode characters that occur, or the 256 bytes."""

@@ -4,6 +4,7 @@ import contextlib
 import io
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -182,6 +183,17 @@ def test_a_device_that_is_not_there_is_told_in_a_line(monkeypatch):
     said = str(caught.value)
     for part in ("$JAX_PLATFORMS is 'cuda'", "only cpu", "jax[cuda12]", "unset"):
         assert part in said
+
+
+def test_a_setting_that_jax_refuses_is_told_in_a_line(usual):
+    done = subprocess.run(
+        [sys.executable, "-m", "charjax", "inspect", "--workdir", "run"],
+        env={**os.environ, "JAX_ENABLE_X64": "maybe", "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 2 and done.stderr.count("\n") == 1
+    assert re.search(r"JAX does not start: .*'maybe'.*JAX_ENABLE_X64", done.stderr)
 
 
 # Paths.

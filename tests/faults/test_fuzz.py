@@ -416,9 +416,9 @@ def in_a_process(words, rng, folder):
 def test_any_options_in_any_environment_give_a_result_or_a_refusal(
     whole, tmp_path, monkeypatch, request
 ):
-    """More with `--fuzz-minutes 60`; `--fuzz-first N` begins with the N-th command."""
-    minutes = request.config.getoption("--fuzz-minutes")
-    first = request.config.getoption("--fuzz-first")
+    """More with `--minutes 60`; `--first N` begins with the N-th command."""
+    minutes = request.config.getoption("--minutes")
+    first = request.config.getoption("--first")
     ends, codes = time.monotonic() + 60 * minutes, Counter()
     for number in itertools.count(first):
         if number >= first + FEWEST and time.monotonic() >= ends:
@@ -434,7 +434,7 @@ def test_any_options_in_any_environment_give_a_result_or_a_refusal(
             else:
                 code = in_this_process(words, rng, monkeypatch)
         except BaseException as error:
-            error.add_note(f"--fuzz-first {number}: {words}")
+            error.add_note(f"--first {number}: {words}")
             raise
         assert code in (0, 1, 2, 3), (number, words)
         codes[words[0], code] += 1
