@@ -33,7 +33,7 @@ def reliable() -> Iterator[None]:
             stack.callback(output.reconfigure, errors=output.errors)
             output.reconfigure(errors="backslashreplace")
         errors = sys.stderr or open(2, "w", closefd=False)  # noqa: SIM115
-        stack.enter_context(contextlib.redirect_stderr(Lenient(errors)))
+        stack.enter_context(contextlib.redirect_stderr(Lenient(errors, "backslashreplace")))
         yield
 
 

@@ -31,8 +31,8 @@ class Display:
 class Lenient(io.TextIOBase):
     """A stream that replaces what it cannot encode, and drops what it cannot write."""
 
-    def __init__(self, stream: TextIO) -> None:
-        self._stream = stream
+    def __init__(self, stream: TextIO, errors: str = "replace") -> None:
+        self._stream, self._errors = stream, errors
 
     @property
     def encoding(self) -> str:  # pyright: ignore[reportIncompatibleVariableOverride]
@@ -40,7 +40,7 @@ class Lenient(io.TextIOBase):
 
     def write(self, text: str) -> int:
         with contextlib.suppress(OSError, ValueError):
-            shown = text.encode(self.encoding, "backslashreplace").decode(self.encoding)
+            shown = text.encode(self.encoding, self._errors).decode(self.encoding)
             self._stream.write(shown)
         return len(text)
 

@@ -65,9 +65,9 @@ def holds_run(workdir: Path) -> bool:
             f"{str(workdir)!r} is not UTF-8, or Python was started for another encoding "
             "(LC_ALL, PYTHONUTF8): choose another `workdir`."
         ) from None
-    for name in (CONFIG, METRICS, SAMPLES, CURVES, CORPUS):
-        _refuse_streams(located(workdir, name))
     try:
+        for name in (CONFIG, METRICS, SAMPLES, CURVES, CORPUS):
+            _refuse_streams(located(workdir, name))
         return any(located(workdir, name).exists() for name in (CONFIG, CHECKPOINTS))
     except OSError as error:
         raise InputError(

@@ -1,11 +1,11 @@
 """The run directory: layout, lock, resume rules."""
 
+import errno
 import os
 import resource
 import signal
 import subprocess
 import sys
-import types
 from pathlib import Path
 
 import pytest
@@ -50,9 +50,14 @@ def test_an_absent_config_is_refused(tmp_path):
 
 def test_a_config_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
     write_config(tmp_path, Config())
-    with monkeypatch.context() as patch, pytest.raises(UnicodeEncodeError):
-        broken = types.SimpleNamespace(dumps=lambda *a, **k: "\ud800")
-        patch.setattr(run_directory, "json", broken)
+    write_bytes = Path.write_bytes
+
+    def half(path, data):
+        write_bytes(path, data[: len(data) // 2])
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="No space"):
+        patch.setattr(Path, "write_bytes", half)
         write_config(tmp_path, Config().replace(**{"train.steps": 7}))
     assert read_config(tmp_path) == Config()
     assert os.listdir(tmp_path) == ["config.json"]
