@@ -444,11 +444,19 @@ MUTANTS: tuple[Mutant, ...] = (
         'text.encode("utf-8", "replace")',
         'tests/commands/test_commands.py -k "sampling_writes or odd_characters"',
     ),
+    # What surrounds a process.
+    Mutant(
+        "types are charjax's own",
+        "charjax/model/arithmetic.py",
+        "with usual_promotion(), jax.enable_x64(False), jax",
+        "with usual_promotion(), jax",
+        "tests/commands/test_environment.py -k settings_of_jax",
+    ),
     # Text in.
     Mutant(
         "invalid bytes are told at their offset",
         "charjax/text/cleaning.py",
-        "consumed - (len(error.object) - given) + error.start",
+        "consumed - (len(error.object) - len(chunk)) + error.start",
         "consumed + error.start",
         "tests/text/test_cleaning.py -k offset",
     ),
