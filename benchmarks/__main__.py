@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.work import CANONICAL, WORKS, Work
-from charjax.language_model import CHUNK
+from charjax.sampling.chunks import CHUNK
 
 # The growth of one size at a time starts from here.
 MIDDLE = replace(CANONICAL, hidden_size=256, batch_size=64)

@@ -11,8 +11,8 @@ import numpy as np
 from benchmarks.work import Work
 from charjax.devices import mesh as meshes
 from charjax.devices import placement
-from charjax.language_model import CHUNK
 from charjax.model.network import init
+from charjax.sampling.chunks import CHUNK
 from charjax.sampling.draw import draw, start
 from charjax.sampling.options import SamplingOptions
 from charjax.text.batching import batch_at

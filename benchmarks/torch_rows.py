@@ -14,7 +14,7 @@ from torch import nn
 from torch.nn import functional
 
 from benchmarks.work import Work
-from charjax.language_model import CHUNK
+from charjax.sampling.chunks import CHUNK
 from charjax.text.batching import batch_at
 
 MODULES: dict[str, Any] = {"lstm": nn.LSTM, "gru": nn.GRU, "rnn": nn.RNN}

@@ -62,7 +62,7 @@ class Work:
     def ids(self) -> np.ndarray:
         """Real text, long enough for the batch, folded into `vocab_size` symbols."""
         text = python_reference()
-        ids = Vocabulary.characters(text).encode(text).astype(np.int32) % self.vocab_size
+        ids = Vocabulary.from_text(text).encode(text).astype(np.int32) % self.vocab_size
         return np.tile(ids, -(-4 * self.characters // len(ids)))
 
 

@@ -1,43 +1,38 @@
 """What `charjax.load` returns: a trained model that writes, predicts and scores text."""
 
 import dataclasses
-import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Unpack, overload
+from typing import Annotated, Any, Unpack, overload
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from charjax.config.checks import AtLeast, check_instance, checked, checked_path, refuse
 from charjax.config.schema import Config, OnUnknown
 from charjax.devices import memory
 from charjax.devices import mesh as meshes
 from charjax.devices.backend import computing
-from charjax.errors import InputError, counted
+from charjax.errors import InputError, counted, suggestion
+from charjax.model.arguments import Count, check_carry
 from charjax.model.network import init, initial_carry
-from charjax.model.parameters import Params
+from charjax.model.parameters import Params, check
 from charjax.model.recurrence.choose import Recurrence
 from charjax.sampling import draw as sampling
+from charjax.sampling.chunks import drawn, pieces, read
 from charjax.sampling.options import SamplingKeywords, SamplingOptions
-from charjax.storage import run_directory
+from charjax.storage import saved_model
 from charjax.storage.checkpoints import Checkpoints
-from charjax.storage.record import read
+from charjax.storage.record import Record, Standing, versions
+from charjax.storage.record import read as read_record
 from charjax.text.batching import Batch
 from charjax.text.description import TextDescription
 from charjax.text.vocabulary import Vocabulary
 from charjax.training.step import eval_step
 
-# Characters drawn between two looks at the host: long enough that the device is never
-# idle, short enough that text appears as it is made.
-CHUNK = 128
-# Longest piece of text read in one pass, which bounds memory and compiled shapes.
-PASS = 1024
-
-_prefill = jax.jit(sampling.prefill, static_argnums=(0, 5))
-_draw = jax.jit(sampling.draw, static_argnums=(0, 3, 6))
 _score = jax.jit(eval_step, static_argnums=(0, 4))
 
 
@@ -53,10 +48,60 @@ class LanguageModel:
     config: Config
     params: Params = dataclasses.field(repr=False)
     text: TextDescription
-    """What they were trained on."""
+    """What they were trained on; of parameters from elsewhere only the symbols."""
 
     step: int
     """Updates behind the parameters."""
+
+    def __repr__(self) -> str:
+        model, size = self.config.model, sum(map(np.size, jax.tree.leaves(self.params)))
+        return (
+            f"<LanguageModel {model.num_layers} x {model.hidden_size} {model.cell.upper()}"
+            f", {size:,} parameters, step {self.step:,}; {self.text.summary}>"
+        )
+
+    @classmethod
+    @computing()
+    def from_params(
+        cls, config: Config, params: Params, vocabulary: Vocabulary
+    ) -> "LanguageModel":
+        """A model of parameters from elsewhere, whose text is not known.
+
+        Without a text it cannot draw a first character, so it needs a prime to write.
+
+        Args:
+          config: of it `model`, `train.precision` and `data.vocabulary` matter here.
+          params: a nested dict of floats of any kind, laid out as those of `init`.
+          vocabulary: the symbols behind the ids, such as `Vocabulary.from_text(text)`.
+
+        Raises:
+          InputError: names or shapes that do not fit, which are listed.
+        """
+        check_instance("config", config, Config)
+        check_instance("vocabulary", vocabulary, Vocabulary)
+        if vocabulary.kind != config.data.vocabulary:
+            kind = config.data.vocabulary
+            refuse("data.vocabulary", kind, f"`vocabulary` is one of {vocabulary.kind}")
+        check(config.model, vocabulary.size, jax.tree.map(np.asarray, params))
+        params = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), params)
+        unknown = np.zeros(vocabulary.size, np.int64)
+        return cls(config, params, TextDescription(vocabulary, unknown, ""), 0)
+
+    @computing()
+    def save(self, path: str | Path) -> None:
+        """Saves the model in a folder of its own, for `charjax.load` and the commands.
+
+        Config, vocabulary and the counts of its text go with the parameters; the text, the
+        optimizer and the rest of a run do not. An earlier model there is replaced as a
+        whole.
+
+        Raises:
+          InputError: the path holds anything else.
+          OSError: it cannot be written.
+        """
+        path = checked_path("path", path)
+        record = Record(self.step, self.config, self.text, None, Standing(), versions())
+        saved_model.save(path, {"params": self.params}, record.to_dict())
 
     @property
     def vocabulary(self) -> Vocabulary:
@@ -119,9 +164,8 @@ class LanguageModel:
         Raises:
           InputError: unknown characters in the prime, or an impossible option.
         """
-        rows = 1 if num_samples is None else num_samples
-        prime_ids = self.vocabulary.encode(prime, on_unknown)
-        prime = self.vocabulary.decode(prime_ids) if on_unknown == "skip" else prime
+        rows = 1 if num_samples is None else checked("`num_samples`", num_samples, Count)
+        prime, prime_ids = self._primed(prime, on_unknown)
         options = _options(options, keywords)
         chunks = list(self._draw(prime_ids, length, options, seed, rows))
         new = np.concatenate([np.zeros((rows, 0), np.int32), *chunks], axis=1)
@@ -142,10 +186,15 @@ class LanguageModel:
 
         The pieces joined are what `generate` returns for the same arguments.
         """
-        prime_ids = self.vocabulary.encode(prime, on_unknown)
+        prime, prime_ids = self._primed(prime, on_unknown)
         chunks = self._draw(prime_ids, length, _options(options, keywords), seed, 1)
-        prime = self.vocabulary.decode(prime_ids) if on_unknown == "skip" else prime
         return self._pieces(prime, chunks)
+
+    def _primed(self, prime: str, on_unknown: OnUnknown) -> tuple[str, np.ndarray]:
+        """The prime and its ids, without what is to be skipped."""
+        check_instance("prime", prime, str)
+        ids = self.vocabulary.encode(prime, on_unknown)
+        return self.vocabulary.decode(ids) if on_unknown == "skip" else prime, ids
 
     def _pieces(self, prime: str, chunks: Iterator[np.ndarray]) -> Iterator[str]:
         decode = self.vocabulary.decoder()
@@ -163,40 +212,36 @@ class LanguageModel:
         rows: int,
     ) -> Iterator[np.ndarray]:
         """New ids in chunks `[rows, <= CHUNK]`; checks its arguments at once."""
-        if length < 0:
-            raise InputError(f"`length` is {length}: give 0 or more characters.")
+        length = checked("`length`", length, Annotated[int, AtLeast(0)])
+        seed = checked("`seed`", seed, Annotated[int, AtLeast(0, 2**32 - 1)])
         options.check_vocabulary(self.vocabulary.size)
-        if rows < 1:
-            raise InputError(f"`num_samples` is {rows}: give at least 1.")
-        if not 0 <= seed < 2**32:
-            raise InputError(f"`seed` is {seed}: give a number from 0 to 4294967295.")
+        if not len(prime_ids) and not self.text.length:
+            raise InputError(
+                "`prime` is empty: this model does not know how often each symbol occurs, "
+                "to draw the first one; give some text."
+            )
 
         def chunks() -> Iterator[np.ndarray]:
-            # Not around a yield, where code that is not ours runs.
-            with computing():
-                state, key = self._read(prime_ids, rows), jax.random.key(seed)
-                numbers = jax.tree.map(jnp.float32, options)
-                recurrence = self._recurrence(rows, 1)
-            waiting, left = None, length
-            while left > 0:
-                with computing():
-                    state, ids = _draw(
-                        *(self.config, self.params, state, CHUNK, key, numbers),
-                        recurrence,
-                    )
-                # The next chunk is under way while this one is looked at.
-                if waiting is not None:
-                    yield np.asarray(waiting)
-                waiting, left = ids, left - CHUNK
-            if waiting is not None:
-                yield np.asarray(waiting)[:, : left + CHUNK]
+            state, key = self._read(prime_ids, rows), jax.random.key(seed)
+            suitable = self._recurrence(rows, 1)
+            yield from drawn(
+                self.config, self.params, state, length, key, options, suitable
+            )
 
         def with_memory() -> Iterator[np.ndarray]:
-            with memory.explain_shortage(
-                f"there is not enough memory for num_samples {rows} of length {length}: "
-                "make one of them smaller."
-            ):
-                yield from chunks()
+            each = chunks()
+            lack = (
+                f"there is not enough memory for num_samples {rows} of length "
+                f"{length}: make one of them smaller."
+            )
+            while True:
+                # Nothing is left open at the `yield`, where other code runs: what is read
+                # half is closed when Python ends, and modules are no longer whole.
+                with computing(), memory.explain_shortage(lack):
+                    ids = next(each, None)
+                if ids is None:
+                    return
+                yield ids
 
         return with_memory()
 
@@ -205,20 +250,17 @@ class LanguageModel:
     ) -> sampling.SamplingState:
         """The sampling state after reading `ids [n]` once, for each of `rows` rows."""
         counts = jnp.asarray(self.text.counts, jnp.float32)
-        state = sampling.start(self.config, jnp.log(counts / counts.sum()), 1)
+        first = jnp.log(counts / jnp.maximum(counts.sum(), 1))
+        state = sampling.start(self.config, first, 1)
         if carry is not None:
+            check_carry(self.config, carry, 1)
             state = state._replace(carry=carry)
-        for piece, count in _pieces(ids):
-            lengths = np.full(1, count, np.int32)
-            recurrence = self._recurrence(1, len(piece))
-            state = _prefill(
-                *(self.config, self.params, state, piece[None], lengths, recurrence)
-            )
+        state = read(self.config, self.params, state, ids, self._recurrence)
         return sampling.repeated(state, rows)
 
     @computing()
     def predict(self, text: str, carry: Any = None) -> tuple[np.ndarray, Any]:
-        """The distribution of the next character after `text`.
+        """The distribution of the next character (for a model of bytes, the next byte).
 
         Args:
           text: at least one character.
@@ -238,17 +280,19 @@ class LanguageModel:
     def score(self, text: str, *, on_unknown: OnUnknown = "error") -> np.ndarray:
         """Nats of each character after the first, given all before it: float32 `[n - 1]`.
 
+        For a model of bytes these are the bytes of the text in UTF-8.
+
         Raises:
           InputError: fewer than two characters, or unknown ones.
         """
         ids = self.vocabulary.encode(text, on_unknown)
         if len(ids) < 2:
             raise InputError(
-                f"`text` has {counted(len(ids), 'characters')}: score needs at least 2, "
-                "since the first only serves as context."
+                f"`text` has {counted(len(ids), self.vocabulary.kind)}: score needs at "
+                "least 2, since the first only serves as context."
             )
         carry, nats = initial_carry(self.config, 1), []
-        inputs, targets = _pieces(ids[:-1]), _pieces(ids[1:])
+        inputs, targets = pieces(ids[:-1]), pieces(ids[1:])
         for (piece, count), (target, _) in zip(inputs, targets, strict=True):
             mask = np.arange(len(piece)) < count
             batch = Batch(piece[None], target[None], mask[None], np.zeros((1, 1), bool))
@@ -268,16 +312,14 @@ class LanguageModel:
 def _options(
     options: SamplingOptions | None, keywords: SamplingKeywords
 ) -> SamplingOptions:
+    if options is not None:
+        check_instance("options", options, SamplingOptions)
+    if unknown := sorted(keywords.keys() - vars(SamplingOptions())):
+        known = [field.name for field in dataclasses.fields(SamplingOptions)]
+        raise InputError(
+            f"there is no option `{unknown[0]}`; {suggestion(unknown[0], known)}"
+        )
     return dataclasses.replace(options or SamplingOptions(), **keywords)
-
-
-def _pieces(ids: np.ndarray) -> Iterator[tuple[np.ndarray, int]]:
-    """Cuts ids into pieces of at most `PASS`, each padded to a power of two so that few
-    shapes are compiled, with the number of ids that count."""
-    for first in range(0, len(ids), PASS):
-        piece = ids[first : first + PASS].astype(np.int32)
-        width = max(8, 1 << (len(piece) - 1).bit_length())
-        yield np.pad(piece, (0, width - len(piece))), len(piece)
 
 
 @computing()
@@ -287,7 +329,7 @@ def load(workdir: str | Path, step: str | int = "best") -> LanguageModel:
     Reads parameters only, onto the first device.
 
     Args:
-      workdir: a run's directory.
+      workdir: a run's directory, or a model that was saved.
       step: "best" (falls back to the newest), "latest", or the number of a step on disk.
 
     Raises:
@@ -295,34 +337,12 @@ def load(workdir: str | Path, step: str | int = "best") -> LanguageModel:
     """
     lack = f"there is not enough memory to load the model in {workdir}."
     with memory.explain_shortage(lack):
-        return reading(workdir, step, _model)
+        return saved_model.reading(workdir, step, _model)
 
 
 def _model(checkpoints: Checkpoints, step: int) -> LanguageModel:
-    record = read(checkpoints, step)
+    record = read_record(checkpoints, step)
     config, vocab_size = record.config, record.text.vocabulary.size
     shapes = jax.eval_shape(lambda key: init(config, vocab_size, key), jax.random.key(0))
     params = checkpoints.restore(step, {"params": shapes})["params"]
     return LanguageModel(config, params, record.text, step)
-
-
-def reading(workdir: str | Path, step: str | int, read: Callable[..., Any]) -> Any:
-    """What `read(checkpoints, step)` makes of the step of a run that is meant.
-
-    Another run may take its place meanwhile; then it is done again. Raises InputError
-    where there is no run.
-    """
-    workdir = Path(workdir)
-    if not run_directory.holds_run(workdir):
-        raise InputError(
-            f"{workdir} holds no run: give the directory that training wrote to, such as "
-            "runs/default."
-        )
-    while True:
-        folder = run_directory.located(workdir, run_directory.CHECKPOINTS)
-        try:
-            checkpoints = Checkpoints(folder)
-            return checkpoints.reading(step, functools.partial(read, checkpoints))
-        except (InputError, FileNotFoundError):
-            if folder == run_directory.located(workdir, run_directory.CHECKPOINTS):
-                raise

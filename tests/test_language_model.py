@@ -9,9 +9,9 @@ import pytest
 
 import charjax
 from charjax import InputError
-from charjax.language_model import CHUNK, PASS
 from charjax.model.recurrence import cpu
 from charjax.model.recurrence.choose import Recurrence
+from charjax.sampling.chunks import CHUNK, PASS
 from charjax.storage.checkpoints import Checkpoints
 
 TEXT = "It was a bright cold day in April, and the clocks were striking thirteen. " * 60

@@ -75,13 +75,18 @@ def run(options: Options, _: Signals) -> int:
     if options.json:
         print(json.dumps(found))
         return 0
-    characters = counted(found["characters"], "characters")
+    units = [unit for unit in ("bytes", "characters") if unit in found]
+    scores = (
+        f"{found[f'nats_per_{short}']:.4f} nats, {found[f'bits_per_{short}']:.4f} bits per "
+        f"{unit.removesuffix('s')}"
+        for unit, short in ((unit, unit.removesuffix("s")[:4]) for unit in units)
+    )
+    amount = ", ".join(counted(found[unit], unit) for unit in units)
     how = f"{counted(found['rows'], 'rows')}, state carried"
     if found["window"] is not None:
         how = f"windows of {found['window']} from zero state"
     print(
-        f"{found['text']}, step {found['step']:,}: {found['nats_per_char']:.4f} nats, "
-        f"{found['bits_per_char']:.4f} bits per character, "
-        f"perplexity {found['perplexity']:.3f} ({characters}, {how})"
+        f"{found['text']}, step {found['step']:,}: {', '.join(scores)}, "
+        f"perplexity {found['perplexity']:.3f} ({amount}, {how})"
     )
     return 0

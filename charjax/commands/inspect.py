@@ -45,7 +45,7 @@ def run(options: Options, _: Signals) -> int:
 
 def _facts(workdir: Path, found: dict[str, Any]) -> list[str]:
     best, vocabulary = found["best"], found["vocabulary"]
-    loss = best and f"validation {best['loss']:.4f} nats per character"
+    loss = best and f"validation {best['loss']:.4f} {best['unit']}"
     versions = (f"{name} {number}" for name, number in found["versions"].items())
     return [
         f"{workdir}: step {found['step']:,} of those on disk: {found['steps']}",

@@ -27,7 +27,7 @@ class Options(OfRun):
     """Read the prime from a file (UTF-8)."""
 
     length: int = 1000
-    """Characters to add."""
+    """Characters to add (bytes, for a model of bytes)."""
 
     options: Annotated[SamplingOptions, tyro.conf.arg(name="")] = field(
         default_factory=SamplingOptions

@@ -16,12 +16,14 @@ if the value is fine. It sees each item of a tuple (also of one in another), and
 None.
 """
 
+import dataclasses
 import math
 import os
 import types
 import typing
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Any, Literal, NoReturn
 
 from charjax.errors import InputError, suggestion
@@ -88,6 +90,19 @@ class Encoding:
         return ""
 
 
+class Section:
+    """A group of fields, shown as Python code without those that have their defaults."""
+
+    def __repr__(self) -> str:
+        fields, usual = dataclasses.fields(typing.cast(Any, self)), type(self)()
+        changed = (
+            f"{field.name}={value!r}"
+            for field in fields
+            if (value := getattr(self, field.name)) != getattr(usual, field.name)
+        )
+        return f"{type(self).__name__}({', '.join(changed)})"
+
+
 def check_fields(section: Any, prefix: str = "") -> None:
     """Checks a dataclass against its annotations: first the types, then the checks.
 
@@ -96,21 +111,75 @@ def check_fields(section: Any, prefix: str = "") -> None:
     field that does not fit: `prefix.name`, or an argument where there is no prefix.
     """
     for name, hint in typing.get_type_hints(type(section), include_extras=True).items():
-        hint, *checks = (
-            typing.get_args(hint) if typing.get_origin(hint) is Annotated else (hint,)
-        )
-        value = _plain(getattr(section, name), hint)
-        object.__setattr__(section, name, value)
         field = f"{prefix}.{name}" if prefix else f"`{name}`"
-        if not _accepts(value, hint):
-            refuse(field, value, f"expected {describe(hint)}")
-        for item in _items(value):
-            if isinstance(item, float) and not abs(item) <= _LARGEST_FLOAT32:
-                refuse(field, value, "give a finite number, up to 3.4e38")
-            for check in checks if item is not None else ():
-                if remedy := check.remedy(item):
-                    optional = ", or None" if _accepts(None, hint) else ""
-                    refuse(field, value, remedy + optional)
+        object.__setattr__(section, name, checked(field, getattr(section, name), hint))
+
+
+def checked(field: str, value: Any, hint: Any) -> Any:
+    """A value as a plain one, checked against an annotation as `check_fields` does.
+
+    >>> checked("`length`", 3, Annotated[int, AtLeast(1)])
+    3
+    """
+    annotated = typing.get_origin(hint) is Annotated
+    hint, *checks = typing.get_args(hint) if annotated else (hint,)
+    value = _plain(value, hint)
+    if not _accepts(value, hint):
+        refuse(field, value, f"expected {describe(hint)}")
+    for item in _items(value):
+        if isinstance(item, float) and not abs(item) <= _LARGEST_FLOAT32:
+            refuse(field, value, "give a finite number, up to 3.4e38")
+        for check in checks if item is not None else ():
+            if remedy := check.remedy(item):
+                optional = ", or None" if _accepts(None, hint) else ""
+                refuse(field, value, remedy + optional)
+    return value
+
+
+def checked_path(name: str, value: Any) -> Path:
+    """The path in an argument: a string or a path.
+
+    >>> checked_path("workdir", "runs/mine").name
+    'mine'
+    """
+    if not isinstance(value, str | os.PathLike) or not os.fspath(value):
+        refuse(f"`{name}`", value, "expected a path, as a string or a pathlib.Path")
+    return Path(value)
+
+
+def check_instance(
+    name: str, value: Any, kind: type | tuple[type, ...], hint: str = ""
+) -> None:
+    """Refuses an argument of another class; `hint` says more about where to get one.
+
+    >>> check_instance("config", "anna", dict)
+    Traceback (most recent call last):
+    charjax.errors.InputError: `config` is 'anna': expected a dict.
+    """
+    if not isinstance(value, kind):
+        wanted = " or ".join(
+            _NAMES.get(each, f"a {each.__name__}")
+            for each in (kind if isinstance(kind, tuple) else (kind,))
+        )
+        refuse(f"`{name}`", value, f"expected {wanted}{hint and ', '}{hint}")
+
+
+def check_same(
+    verb: str, found: Mapping[str, str], expected: Mapping[str, str], message: str
+) -> None:
+    """Refuses values that differ from those of the same name; `verb` says where they are
+    from, and the first differences follow the message."""
+    differences = [
+        f"{name}: {verb} {found.get(name, 'nothing')}, "
+        f"expected {expected.get(name, 'nothing')}"
+        for name in sorted({*found, *expected})
+        if found.get(name) != expected.get(name)
+    ]
+    if differences:
+        shown = differences[:10]
+        if len(differences) > len(shown):
+            shown.append(f"and {len(differences) - len(shown)} more")
+        raise InputError(f"{message}\n  " + "\n  ".join(shown))
 
 
 def _items(value: Any) -> Iterator[Any]:
@@ -124,7 +193,15 @@ def _items(value: Any) -> Iterator[Any]:
 
 def refuse(field: str, value: object, remedy: str) -> NoReturn:
     """Raises the InputError that names a field, its value and what to do."""
-    raise InputError(f"{field} is {value!r}: {remedy}.")
+    raise InputError(f"{field} is {_shown(value)}: {remedy}.")
+
+
+def _shown(value: Any) -> str:
+    """As Python shows it; of an array type and shape, of what is long the beginning."""
+    if hasattr(value, "dtype") and getattr(value, "shape", ()) != ():
+        return f"{value.dtype}[{', '.join(map(str, value.shape))}]"
+    text = repr(value)
+    return text if len(text) <= 200 else f"{text[:200]} ..."
 
 
 def unknown(field: str, known: Iterable[str]) -> InputError:
@@ -174,7 +251,7 @@ def kinds(hint: Any) -> tuple[Any, ...]:
 
 _NAMES: dict[Any, str] = {
     **{int: "a whole number", float: "a number", str: "a string"},
-    **{bool: "True or False", types.NoneType: "None"},
+    **{bool: "True or False", types.NoneType: "None", bytes: "bytes"},
 }
 
 

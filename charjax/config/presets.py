@@ -6,6 +6,7 @@ import os
 import traceback
 from pathlib import Path
 
+from charjax.config.checks import checked_path
 from charjax.config.schema import Config, from_dict
 from charjax.errors import InputError, suggestion
 
@@ -21,7 +22,8 @@ def load_config(name: str) -> Config:
 
     Raises InputError if there is none, or if it is not a valid config.
     """
-    path = Path(name)
+    path = checked_path("config", name)
+    name = str(name)
     if path.suffix not in (".py", ".json"):
         known = presets()
         if name not in known:

@@ -6,8 +6,8 @@ when it is built, naming the field, the value and the remedy.
 
     >>> from charjax import Config, ModelConfig
     >>> config = Config(model=ModelConfig(cell="gru", hidden_size=64))
-    >>> config.model.cell
-    'gru'
+    >>> config
+    Config(model=ModelConfig(cell='gru', hidden_size=64))
 """
 
 import dataclasses
@@ -21,6 +21,7 @@ from charjax.config.checks import (
     Encoding,
     NotEmpty,
     Positive,
+    Section,
     Share,
     check_fields,
     refuse,
@@ -42,8 +43,8 @@ ENDING = ("cosine", "linear")
 """The schedules that end at `optimizer.schedule_steps`."""
 
 
-@dataclasses.dataclass(frozen=True)
-class DataConfig:
+@dataclasses.dataclass(frozen=True, repr=False)
+class DataConfig(Section):
     """The text, its symbols, and how it is cut into batches."""
 
     source: Annotated[str | tuple[str, ...], NotEmpty()] = ("python-reference",)
@@ -94,8 +95,8 @@ class DataConfig:
         return typing.cast(tuple[str, ...], self.source)
 
 
-@dataclasses.dataclass(frozen=True)
-class ModelConfig:
+@dataclasses.dataclass(frozen=True, repr=False)
+class ModelConfig(Section):
     """The network: input, a stack of recurrent layers, a linear head."""
 
     cell: Literal["lstm", "gru", "rnn"] = "lstm"
@@ -131,8 +132,8 @@ class ModelConfig:
         return dataclasses.replace(self, **other.shape)
 
 
-@dataclasses.dataclass(frozen=True)
-class OptimizerConfig:
+@dataclasses.dataclass(frozen=True, repr=False)
+class OptimizerConfig(Section):
     """How gradients become updates."""
 
     name: Literal["adam", "adamw", "rmsprop", "adagrad", "sgd", "lion", "muon"] = "adam"
@@ -209,8 +210,8 @@ class OptimizerConfig:
             )
 
 
-@dataclasses.dataclass(frozen=True)
-class TrainConfig:
+@dataclasses.dataclass(frozen=True, repr=False)
+class TrainConfig(Section):
     """How long to train, and what to do on the way."""
 
     steps: Annotated[int | None, AtLeast(1)] = 1600
@@ -253,8 +254,8 @@ class TrainConfig:
             refuse("train.steps", None, "train.epochs is None too: give one of them")
 
 
-@dataclasses.dataclass(frozen=True)
-class ParallelConfig:
+@dataclasses.dataclass(frozen=True, repr=False)
+class ParallelConfig(Section):
     """How several devices share the work; a resumed run may change it."""
 
     model: Annotated[int, AtLeast(1)] = 1
@@ -268,8 +269,8 @@ class ParallelConfig:
         check_fields(self, "parallel")
 
 
-@dataclasses.dataclass(frozen=True)
-class Config:
+@dataclasses.dataclass(frozen=True, repr=False)
+class Config(Section):
     """A whole run. `Config()` is the default run."""
 
     data: DataConfig = dataclasses.field(default_factory=DataConfig)
@@ -283,8 +284,7 @@ class Config:
         stopping = self.train.early_stopping
         if stopping and (self.train.eval_every is None or self.data.split[1] == 0):
             refuse(
-                "train.early_stopping",
-                stopping,
+                *("train.early_stopping", stopping),
                 "it needs train.eval_every and a share for validation in data.split",
             )
         if self.data.batch_size % self.optimizer.accumulate:

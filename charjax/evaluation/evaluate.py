@@ -9,11 +9,12 @@ so that numbers compare with models of limited context.
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import jax
 import numpy as np
 
+from charjax.config.checks import AtLeast, checked
 from charjax.config.schema import Config
 from charjax.devices import memory, placement
 from charjax.devices import mesh as meshes
@@ -21,7 +22,9 @@ from charjax.devices.backend import computing
 from charjax.errors import InputError, counted
 from charjax.evaluation import units
 from charjax.evaluation.protocols import Ids, stateful_batches, windowed_batches
+from charjax.model.arguments import check_config, check_ids
 from charjax.model.network import initial_carry
+from charjax.model.parameters import vocab_size
 from charjax.text.batching import Batch
 from charjax.training.step import eval_step
 
@@ -31,10 +34,11 @@ class Evaluation:
     """The score of a text."""
 
     nats_per_char: float
-    """Mean cross-entropy, natural log."""
+    """Mean cross-entropy, natural log; of a model of bytes per UTF-8 character too."""
 
     characters: int
-    """How many characters were scored: all but the first."""
+    """How many characters were scored: all but the first. Of a model of bytes these are
+    the UTF-8 characters that the bytes after the first belong to."""
 
     rows: int
     """Contiguous rows the text was cut into; windowed: windows scored at a time."""
@@ -42,10 +46,26 @@ class Evaluation:
     window: int | None
     """Length of the windows, or None for the stateful protocol."""
 
+    nats_per_byte: float | None = None
+    """The same per byte, for a model of bytes; None for one of characters."""
+
+    bytes: int | None = None
+    """How many bytes were scored, for a model of bytes: all but the first."""
+
+    @property
+    def loss(self) -> float:
+        """Nats per symbol: what training makes smaller."""
+        return self.nats_per_char if self.nats_per_byte is None else self.nats_per_byte
+
     @property
     def bits_per_char(self) -> float:
         """Mean cross-entropy, log base 2."""
         return units.bits(self.nats_per_char)
+
+    @property
+    def bits_per_byte(self) -> float | None:
+        """The same per byte, for a model of bytes."""
+        return None if self.nats_per_byte is None else units.bits(self.nats_per_byte)
 
     @property
     def perplexity(self) -> float:
@@ -67,7 +87,7 @@ def evaluate(
     window: int | None = None,
     mesh: Any = None,
 ) -> Evaluation:
-    """Scores characters 2 to N of `ids`, each exactly once, without dropout.
+    """Scores symbols 2 to N of `ids`, each exactly once, without dropout.
 
     Args:
       config: the run's config.
@@ -79,16 +99,18 @@ def evaluate(
       mesh: devices to use; None is all.
 
     Raises:
-      InputError: fewer than two characters, or rows or window below 1.
+      InputError: fewer than two ids, one outside the vocabulary, parameters of another
+        config, or rows or window below 1.
     """
-    rows = config.train.eval_rows if rows is None else rows
+    check_config(config)
+    check_ids("ids", ids, "symbols", vocab_size(params))
     for name, value in (("rows", rows), ("window", window)):
-        if value is not None and value < 1:
-            raise InputError(f"`{name}` is {value}: give a whole number of at least 1.")
+        checked(f"`{name}`", value, Annotated[int | None, AtLeast(1)])
+    rows = config.train.eval_rows if rows is None else rows
     if len(ids) < 2:
         raise InputError(
-            f"the text to score has {counted(len(ids), 'characters')}: it needs at least "
-            "2, since the first only serves as input."
+            f"the text to score has {counted(len(ids), config.data.vocabulary)}: it needs "
+            "at least 2, since the first only serves as input."
         )
     mesh = meshes.make_mesh() if mesh is None else mesh
     positions = len(ids) - 1
@@ -105,7 +127,11 @@ def evaluate(
         "(train.eval_rows) smaller."
     ):
         total = _total(config, params, batches, rows, mesh)
-    return Evaluation(total / positions, positions, rows, window)
+    if units.unit(config) == "character":
+        return Evaluation(total / positions, positions, rows, window)
+    characters = units.in_characters(ids[1:])
+    per_byte = total / positions
+    return Evaluation(total / characters, characters, rows, window, per_byte, positions)
 
 
 def _total(

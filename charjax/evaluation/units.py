@@ -1,9 +1,14 @@
-"""Nats, bits and perplexity: one number in three units."""
+"""Nats, bits and perplexity, per character or per byte."""
 
 import math
 from typing import TypeVar
 
 import numpy as np
+
+from charjax.config.schema import Config
+
+# Bytes looked at in one go.
+PIECE = 2**24
 
 Number = TypeVar("Number", float, np.ndarray)
 
@@ -24,3 +29,35 @@ def perplexity(nats: float) -> float:
     1.0
     """
     return math.exp(nats) if nats < 709 else math.inf
+
+
+def unit(config: Config) -> str:
+    """What one symbol is, so that a loss is nats per this.
+
+    >>> unit(Config())
+    'character'
+    """
+    return config.data.vocabulary.removesuffix("s")
+
+
+def short(unit: str) -> str:
+    """A unit as it stands in the names of numbers, such as `bits_per_char`.
+
+    >>> short("character"), short("byte")
+    ('char', 'byte')
+    """
+    return unit[:4]
+
+
+def in_characters(symbols: np.ndarray) -> int:
+    """How many UTF-8 characters some bytes are of, where the first may have begun before.
+
+    >>> in_characters(np.frombuffer("aé".encode(), np.uint8))
+    2
+    >>> in_characters(np.frombuffer("é".encode()[1:], np.uint8))
+    1
+    """
+    begun = 0
+    for start in range(0, len(symbols), PIECE):
+        begun += int(((symbols[start : start + PIECE] & 0xC0) != 0x80).sum())
+    return begun + bool(len(symbols) and (int(symbols[0]) & 0xC0) == 0x80)

@@ -13,8 +13,17 @@ import numpy as np
 from jax import Array
 from jaxtyping import Bool, Float, Integer
 
+from charjax.config.checks import checked
 from charjax.config.schema import Config, ModelConfig
 from charjax.model import parameters, stack
+from charjax.model.arguments import (
+    Count,
+    check_carry,
+    check_config,
+    check_ids,
+    check_key,
+    check_of_rows,
+)
 from charjax.model.arithmetic import usual_promotion
 from charjax.model.cells import cell_named
 from charjax.model.parameter import Parameter
@@ -106,6 +115,8 @@ class _Group(nn.Module):
 
 def initial_carry(config: Config, rows: int) -> Any:
     """Zero state of `rows` rows: leaves `[l, rows, h]` float32."""
+    check_config(config)
+    rows = checked("`rows`", rows, Count)
     model = config.model
     return cell_named(model.cell).initial_state(model.num_layers, rows, model.hidden_size)
 
@@ -119,6 +130,9 @@ def init(config: Config, vocab_size: int, key: Array) -> Params:
       vocab_size: number of symbols.
       key: a typed PRNG key.
 
+    Raises:
+      InputError: no symbol, or arguments of other kinds.
+
     Returns:
       A nested dict of float32 arrays, laid out as `model/parameters.py` says.
 
@@ -129,6 +143,9 @@ def init(config: Config, vocab_size: int, key: Array) -> Params:
     >>> params["first"]["kernel_x"].shape, params["rest"]["kernel_h"].shape
     ((65, 4, 16), (2, 16, 4, 16))
     """
+    check_config(config)
+    check_key(key)
+    vocab_size = checked("`vocab_size`", vocab_size, Count)
     module = Network(config.model, vocab_size, config.train.precision)
     ids = jnp.zeros((1, 1), jnp.int32)
     params: Any = module.init(key, ids, initial_carry(config, 1))["params"]
@@ -156,7 +173,8 @@ def apply(
     Args:
       config: the run's config.
       params: parameters from `init`.
-      ids: symbol ids `[b, t]`, an integer type.
+      ids: symbol ids `[b, t]`, an integer type. Where their values are not known, as under
+        `jit`, one outside the vocabulary gives scores that mean nothing, and no error.
       carry: recurrent state before the first step, leaves `[l, b, h]`
         (`initial_carry(config, b)` to begin with).
       reset: where the state becomes zero before a step, `[b, t]` bool; `[b, 1]` where only
@@ -167,6 +185,10 @@ def apply(
       dropout: the share to drop, instead of a `model.dropout` that is not 0.
       recurrence: its implementation; `devices.mesh.recurrence_for` knows the fastest for
         a place.
+
+    Raises:
+      InputError: parameters, carry or ids that do not fit the config or each other, at
+        trace time; an id outside the vocabulary, where its value is known.
 
     Returns:
       Logits `[b, t, v]` float32 (natural log, not normalised), or with `length` those of
@@ -181,9 +203,18 @@ def apply(
     >>> logits.shape, carry.h.shape
     ((1, 3, 65), (2, 1, 16))
     """
+    check_config(config)
+    vocab_size, model = parameters.vocab_size(params), config.model
+    parameters.check(model, vocab_size, params)
+    check_ids("ids", ids, "batch time", vocab_size)
+    rows, steps = ids.shape
+    check_carry(config, carry, rows)
+    check_of_rows("reset", reset, np.bool_, [(rows, steps), (rows, 1)])
+    check_of_rows("length", length, np.integer, [(rows,)])
+    if key is not None:
+        check_key(key)
     if reset is not None and reset.shape[1] == 1:
         carry, reset = zeroed(carry, reset[:, 0]), None
-    vocab_size, model = parameters.vocab_size(params), config.model
     module = Network(model, vocab_size, config.train.precision, recurrence)
     drops = None
     if key is not None and model.dropout > 0:

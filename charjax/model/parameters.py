@@ -17,6 +17,7 @@ from typing import Any
 
 import jax
 
+from charjax.config.checks import check_same, refuse
 from charjax.config.schema import ModelConfig
 from charjax.model.cells import cell_named
 from charjax.model.parameter import Parameter
@@ -55,7 +56,44 @@ def table(config: ModelConfig, vocab_size: int) -> Table:
 
 def vocab_size(params: Params) -> int:
     """How many symbols a model knows."""
-    return params["head"]["bias"].shape[0]
+    try:
+        (size,) = params["head"]["bias"].shape
+    except (TypeError, KeyError, IndexError, AttributeError, ValueError):
+        refuse("`params`", type(params).__name__, "expected what charjax.init returns")
+    return size
+
+
+def check(config: ModelConfig, vocab_size: int, params: Any) -> None:
+    """Refuses parameters whose names, shapes or types are not those of the table.
+
+    >>> check(ModelConfig(num_layers=1, hidden_size=8), 3, {"head": {}})
+    Traceback (most recent call last):
+    charjax.errors.InputError: `params` are not those of this config and 3 symbols:
+      first/bias: given nothing, expected float[4, 8]
+      first/kernel_h: given nothing, expected float[8, 4, 8]
+      first/kernel_x: given nothing, expected float[3, 4, 8]
+      head/bias: given nothing, expected float[3]
+      head/kernel: given nothing, expected float[8, 3]
+    """
+    given, _ = jax.tree_util.tree_flatten_with_path(params)
+    check_same(
+        "given",
+        {jax.tree_util.keystr(at, simple=True, separator="/"): _type(x) for at, x in given},
+        {
+            f"{group}/{name}": f"float{list(parameter.shape)}"
+            for group, members in table(config, vocab_size).items()
+            for name, parameter in members.items()
+        },
+        f"`params` are not those of this config and {vocab_size} symbols:",
+    )
+
+
+def _type(leaf: Any) -> str:
+    dtype = getattr(leaf, "dtype", None)
+    if dtype is None:
+        return type(leaf).__name__
+    kind = "float" if jax.numpy.issubdtype(dtype, jax.numpy.floating) else str(dtype)
+    return f"{kind}{list(leaf.shape)}"
 
 
 def with_parameters(

@@ -1,10 +1,17 @@
 """A bar of plain HTML for notebooks, updated in place, without widgets."""
 
 import html
+import sys
 import time
 from typing import Any
 
 from charjax.reporting.display import Display, printable
+
+
+def shell() -> Any:
+    """The IPython shell, of a notebook or a terminal, that this runs in; None elsewhere."""
+    ipython = sys.modules.get("IPython")
+    return None if ipython is None else ipython.get_ipython()
 
 
 class Notebook(Display):

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 from charjax.reporting.display import Display
 from charjax.reporting.lines import Lines
-from charjax.reporting.notebook import Notebook
+from charjax.reporting.notebook import Notebook, shell
 from charjax.reporting.terminal import Terminal
 from charjax.text.watch import Watch
 
@@ -19,26 +19,30 @@ from charjax.text.watch import Watch
 class Progress:
     """The progress of a training run."""
 
-    def __init__(self, display: Display, total: int) -> None:
+    def __init__(self, display: Display, total: int, unit: str) -> None:
         self._display, self._total, self._times = display, total, _Times(total)
+        self._unit = unit
         self.message = display.message
 
     def update(
-        self, step: int, loss: float, bits_per_char: float, chars_per_second: float
+        self, step: int, loss: float, in_bits: float, symbols_per_second: float
     ) -> None:
-        """Show that `step` is done, its loss in nats per character, and the speed."""
+        """Show that `step` is done, its loss in nats per symbol, and the speed."""
         measured = (
-            f"loss {loss:.4f}  {bits_per_char:.3f} bits/char  "
-            f"{_short(chars_per_second)} char/s  {self._times.after(step)}"
+            f"loss {loss:.4f}  {in_bits:.3f} bits/{self._unit}  "
+            f"{_short(symbols_per_second)} {self._unit}/s  {self._times.after(step)}"
         )
         self._display.draw(step / self._total, f"step {step}/{self._total}", measured)
 
 
 @contextlib.contextmanager
-def progress(total: int, *, quiet: bool = False) -> Iterator[Progress]:
-    """Shows the progress of a run of `total` steps; nothing at all if `quiet`."""
+def progress(total: int, *, unit: str = "char", quiet: bool = False) -> Iterator[Progress]:
+    """Shows the progress of a run of `total` steps; nothing at all if `quiet`.
+
+    `unit` is what one symbol is called, char or byte.
+    """
     with Display() if quiet else _suitable() as display:
-        yield Progress(display, total)
+        yield Progress(display, total, unit)
 
 
 @contextlib.contextmanager
@@ -72,8 +76,7 @@ def reading(quiet: bool = False) -> Iterator[Watch]:
 
 def _suitable(passing: bool = False) -> Display:
     """The display that suits standard error; what is `passing` is shown sparingly."""
-    shell = sys.modules.get("IPython") and sys.modules["IPython"].get_ipython()
-    if getattr(shell, "kernel", None) is not None:
+    if getattr(shell(), "kernel", None) is not None:
         return Notebook()
     if sys.stderr.isatty() and os.environ.get("TERM") != "dumb":
         return Terminal(passing)

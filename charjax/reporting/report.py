@@ -80,7 +80,7 @@ class Report:
 
 @contextlib.contextmanager
 def open_report(
-    place: Place | None, first: int, total: int, quiet: bool
+    place: Place | None, first: int, total: int, quiet: bool, unit: str = "char"
 ) -> Iterator[Report]:
     """The report of a run that goes on after step `first` of `total`.
 
@@ -94,5 +94,5 @@ def open_report(
             samples.truncate_after(place.files / run_directory.SAMPLES, first)
             history = metrics.read(path)
             file = stack.enter_context(metrics.MetricsFile(path))
-        shown = stack.enter_context(progress(max(total, 1), quiet=quiet))
+        shown = stack.enter_context(progress(max(total, 1), unit=unit, quiet=quiet))
         yield Report(shown, place, file, history)

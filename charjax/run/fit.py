@@ -17,15 +17,18 @@ from typing import Any
 
 import optax
 
+from charjax.config.checks import check_instance, checked_path, refuse
 from charjax.config.schema import Config
 from charjax.devices import memory, processes
 from charjax.devices.backend import computing
 from charjax.errors import Diverged
+from charjax.evaluation import units
 from charjax.language_model import LanguageModel
 from charjax.reporting import metrics
 from charjax.reporting.progress import reading
 from charjax.reporting.report import Report, open_report
 from charjax.run.directory import locked, opened, settle
+from charjax.run.interruption import OnInterrupt, exception, noted, resolved
 from charjax.run.introduction import how_to_train_longer, introduction
 from charjax.run.loop import is_over, loop
 from charjax.run.plan import Plan, check_agreement, going_on, plan
@@ -54,7 +57,8 @@ class FitResult:
     """The lines of `metrics.jsonl`."""
 
     best_loss: float | None
-    """Lowest validation loss in nats per character; None if never evaluated."""
+    """Lowest validation loss in nats per character, or per byte for a model of bytes; None
+    if never evaluated."""
 
     workdir: Path | None
     """Where the run is kept; None if it is not."""
@@ -62,9 +66,20 @@ class FitResult:
     config: Config
     """The config as it ran, its schedule resolved."""
 
+    interrupted: bool
+    """Whether Ctrl-C ended it; the same call goes on, if there is a `workdir`."""
+
     model: LanguageModel
     """The model at the end of training, ready to write; `charjax.load(workdir)` gives
     the best one."""
+
+    def __repr__(self) -> str:
+        best = ""
+        if self.best_loss is not None:
+            best = f", best loss {self.best_loss:.4f} nats per {units.unit(self.config)}"
+        where = "" if self.workdir is None else f", in {self.workdir}"
+        ended = ", interrupted" if self.interrupted else ""
+        return f"<FitResult step {self.model.step:,}{best}{where}{ended}>"
 
 
 @computing()
@@ -77,9 +92,13 @@ def fit(
     strict: bool = False,
     quiet: bool = False,
     stop: Callable[[], bool] = lambda: False,
+    on_interrupt: OnInterrupt | None = None,
     optimizer: optax.GradientTransformation | None = None,
 ) -> FitResult:
     """Trains a model, or goes on with a run that was stopped.
+
+    Ctrl-C, or a notebook's button, ends training after the step under way, with a
+    checkpoint; a second one ends it at once, and so does one before the first step.
 
     Args:
       config: everything about the run.
@@ -96,6 +115,10 @@ def fit(
       quiet: show no progress.
       stop: asked after every update; True ends the run there, with a checkpoint. Among
         several processes all must answer the same.
+      on_interrupt: what follows Ctrl-C: "return" the result, with `interrupted` True, or
+        "raise" a KeyboardInterrupt that has it as `.result`, so that a loop of fits ends
+        too; None returns in IPython and raises elsewhere. Where Ctrl-C is handled by
+        somebody else, on another thread, and among several processes it is not ours.
       optimizer: turns gradients into updates in place of `config.optimizer`, whose
         `accumulate` and `skip_norm` still count; give a resumed run the same again.
         `metrics.jsonl` then has no `learning_rate`.
@@ -106,6 +129,7 @@ def fit(
       MemoryError: the device has not enough memory for a step.
       OSError: several saves in a row failed, or the last one.
       DirectoryGone: an OSError; `workdir` was renamed or deleted meanwhile.
+      KeyboardInterrupt: Ctrl-C, as `on_interrupt` says.
 
     >>> import charjax
     >>> config = charjax.Config(
@@ -117,8 +141,35 @@ def fit(
     >>> len(result.model.generate("the ", length=20))
     24
     """
-    workdir = None if workdir is None else Path(workdir)
-    quiet = quiet or not processes.is_first()
+    check_instance("config", config, Config, "such as charjax.load_config('anna')")
+    check_instance("text", text, (str, bytes, type(None)), "or a path in data.source")
+    workdir = None if workdir is None else checked_path("workdir", workdir)
+    if not callable(stop):
+        refuse("`stop`", stop, "expected a function that is asked after every step")
+    quiet, after = quiet or not processes.is_first(), resolved(on_interrupt)
+    with noted() as interruption:
+        result = _fit(
+            *(config, workdir, text, fresh, strict, quiet, optimizer),
+            lambda: any((stop(), interruption.stop())),
+        )
+        if not interruption.received:
+            return result
+    result = dataclasses.replace(result, interrupted=True)
+    if after == "raise":
+        raise exception(result)
+    return result
+
+
+def _fit(
+    config: Config,
+    workdir: Path | None,
+    text: str | bytes | None,
+    fresh: bool,
+    strict: bool,
+    quiet: bool,
+    optimizer: optax.GradientTransformation | None,
+    stop: Callable[[], bool],
+) -> FitResult:
     # Nobody writes before all have looked, and found the same.
     settle(workdir)
     with processes.all_or_none(), reading(quiet) as watch:
@@ -148,7 +199,8 @@ def _reported(
         place.check()
         # A resumed run's length may be new; written once it is known to go on.
         run_directory.write_config(place.files, planned.config)
-    with open_report(place, first, planned.total, quiet) as report:
+    unit = units.short(units.unit(planned.config))
+    with open_report(place, first, planned.total, quiet, unit) as report:
         yield report
 
 
@@ -186,6 +238,7 @@ def _train(
         best_loss=standing.best_loss,
         workdir=run.plan.workdir,
         config=run.config,
+        interrupted=False,
         model=run.model(state),
     )
 

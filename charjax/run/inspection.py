@@ -9,24 +9,25 @@ from charjax.config.schema import to_dict
 from charjax.devices import mesh as meshes
 from charjax.devices import placement
 from charjax.devices.backend import computing
-from charjax.language_model import reading
+from charjax.evaluation import units
 from charjax.storage.checkpoints import Checkpoints
 from charjax.storage.digest import digest, named_leaves
 from charjax.storage.record import read
+from charjax.storage.saved_model import reading
 from charjax.training.state import ITEMS
 
 
 @computing()
 def inspect_run(workdir: str | Path, step: str | int = "latest") -> dict[str, Any]:
-    """What a run directory holds, as JSON values.
+    """What a run directory, or a saved model, holds, as JSON values.
 
     `step`, `steps` on disk, `parameters` (their count), `config`, `vocabulary` (kind and
-    size), `best` (step and loss in nats per character, or None), `versions` that wrote it,
+    size), `best` (step, loss and its unit, or None), `versions` that wrote it,
     and `digest`, a SHA-256 over params, opt_state and carry: equal digests are equal
     states.
 
     Args:
-      workdir: a run's directory.
+      workdir: a run's directory, or a model that was saved.
       step: "best" (falls back to the newest), "latest", or the number of a step on disk.
 
     Raises:
@@ -35,12 +36,19 @@ def inspect_run(workdir: str | Path, step: str | int = "latest") -> dict[str, An
     return reading(workdir, step, _facts)
 
 
+def _shapes(checkpoints: Checkpoints, step: int) -> dict[str, Any]:
+    """What a step holds; a model that was saved by itself is parameters alone."""
+    there = [item for item in ITEMS if (checkpoints.path(step) / item).is_dir()]
+    return {item: checkpoints.metadata(step, item) for item in there}
+
+
 def _facts(checkpoints: Checkpoints, step: int) -> dict[str, Any]:
     record = read(checkpoints, step)
     vocabulary = record.text.vocabulary
-    targets = {item: checkpoints.metadata(step, item) for item in ITEMS}
+    targets = _shapes(checkpoints, step)
     state = checkpoints.restore(step, targets)
     best = checkpoints.best()
+    unit = f"nats per {units.unit(record.config)}"
     loss = None if best is None else read(checkpoints, best).validation_loss
     return {
         "step": step,
@@ -48,7 +56,7 @@ def _facts(checkpoints: Checkpoints, step: int) -> dict[str, Any]:
         "parameters": sum(leaf.size for leaf in jax.tree.leaves(state["params"])),
         "config": to_dict(record.config),
         "vocabulary": {"kind": vocabulary.kind, "size": vocabulary.size},
-        "best": None if best is None else {"step": best, "loss": loss},
+        "best": None if best is None else {"step": best, "loss": loss, "unit": unit},
         "versions": record.versions,
         "digest": digest(state),
     }
@@ -73,7 +81,7 @@ def _placement(checkpoints: Checkpoints, step: int) -> list[dict[str, Any]]:
     config = read(checkpoints, step).config
     mesh = meshes.make_mesh(model=config.parallel.model)
     meshes.check_devices(config, mesh)
-    state = {item: checkpoints.metadata(step, item) for item in ITEMS}
+    state = _shapes(checkpoints, step)
     shardings = named_leaves(placement.state_sharding(mesh, config, state))
     return [
         {

@@ -6,6 +6,7 @@ import jax
 
 from charjax.config.schema import ENDING, Config
 from charjax.errors import counted
+from charjax.evaluation.units import unit
 from charjax.model.cells import cell_named
 from charjax.run.run import Run
 from charjax.training.schedule import updates_at_zero
@@ -35,24 +36,25 @@ def introduction(run: Run, first: int) -> Iterator[str]:
         limit = f" (train.{'steps' if plan.total == steps else 'epochs'} ends first)"
     yield (
         f"run: {counted(plan.total, 'steps')}{limit} of {data.batch_size} x "
-        f"{data.sequence_length} characters, {counted(plan.epoch_steps, 'steps')} an epoch"
+        f"{data.sequence_length} {data.vocabulary}, "
+        f"{counted(plan.epoch_steps, 'steps')} an epoch"
     )
     yield from _hints(run, first, parameters)
 
 
 def _hints(run: Run, first: int, parameters: int) -> Iterator[str]:
-    characters = len(run.split("train"))
+    symbols, data = len(run.split("train")), run.config.data
     if run.plan.optimizer is None:
         yield from _hints_of_schedule(run.config, first, run.plan.total)
-    if parameters > 20 * characters:
+    if parameters > 20 * symbols:
         yield (
-            f"hint: {parameters / characters:.0f} parameters for each character of "
+            f"hint: {parameters / symbols:.0f} parameters for each {unit(run.config)} of "
             "training text: the model will learn it by heart; try a smaller "
             "model.hidden_size or more dropout"
         )
-    elif characters > 50 * parameters:
+    elif symbols > 50 * parameters:
         yield (
-            f"hint: {characters / parameters:.0f} characters of training text for each "
+            f"hint: {symbols / parameters:.0f} {data.vocabulary} of training text for each "
             "parameter: a larger model.hidden_size would learn more from it"
         )
 

@@ -14,7 +14,7 @@ from charjax.config.schema import Config
 from charjax.devices import mesh as meshes
 from charjax.devices import placement, processes
 from charjax.errors import Diverged, counted
-from charjax.evaluation.units import bits
+from charjax.evaluation.units import bits, short, unit
 from charjax.run.clock import Clock
 from charjax.run.plan import Plan
 from charjax.run.run import Run, evaluate_split, sample, save, tolerate
@@ -151,6 +151,7 @@ def _log(run: Run, unread: tuple[int, Any], clock: Clock, standing: Standing) ->
     if values["skipped"]:
         return _skipped(run, step, values, standing)
     loss, data = values["loss"], run.config.data
+    per = unit(run.config)
     speed = clock.steps_per_second(step) * data.batch_size * data.sequence_length
     run.report.progress.update(step, loss, bits(loss), speed)
     if _due(run.config.train.log_every, step):
@@ -158,9 +159,10 @@ def _log(run: Run, unread: tuple[int, Any], clock: Clock, standing: Standing) ->
             step=step,
             split="train",
             loss=loss,
-            bits_per_char=bits(loss),
+            unit=f"nats per {per}",
+            **{f"bits_per_{short(per)}": bits(loss)},
             **{name: values[name] for name in _LOGGED if name in values},
-            chars_per_second=speed,
+            **{f"{short(per)}s_per_second": speed},
             input_wait=clock.input_wait(),
         )
         clock.restart(step)
@@ -170,7 +172,8 @@ def _log(run: Run, unread: tuple[int, Any], clock: Clock, standing: Standing) ->
 def _skipped(run: Run, step: int, values: dict[str, Any], standing: Standing) -> Standing:
     """Warns of an update that was skipped; raises Diverged if too many were in a row."""
     loss, norm, in_a_row = values["loss"], values["grad_norm"], standing.skipped_updates + 1
-    run.report.write(step=step, split="train", loss=loss, grad_norm=norm, skipped=True)
+    fields = {"loss": loss, "unit": f"nats per {unit(run.config)}", "grad_norm": norm}
+    run.report.write(step=step, split="train", **fields, skipped=True)
     run.report.message(
         f"warning: the update of step {step:,} was skipped (loss {loss:.4g}, gradient norm "
         f"{norm:.4g})"

@@ -20,7 +20,7 @@ from charjax.model.parameters import Params
 from charjax.model.recurrence.choose import Recurrence
 from charjax.run import origin as origins
 from charjax.run.text_of_run import survey_text
-from charjax.storage import replacement, run_directory
+from charjax.storage import replacement, run_directory, saved_model
 from charjax.storage.checkpoints import Checkpoints
 from charjax.storage.digest import digest, structure
 from charjax.storage.record import Record, Standing
@@ -144,6 +144,7 @@ def plan(
     if origin is not None:
         origins.check_fits(config, surveyed.text.vocabulary, origin)
     if workdir is not None and stored is None:
+        _check_no_model(workdir)
         run_directory.check_apart(workdir, config)
     planned = Plan(
         config=config,
@@ -245,6 +246,14 @@ def _epoch_steps(config: Config, surveyed: Survey) -> int:
         batching.check_length(end - start, config.data, name)
         lengths[name] = end - start
     return batching.batches_per_epoch(lengths["train"], config.data)
+
+
+def _check_no_model(workdir: Path) -> None:
+    if saved_model.found(workdir) is not None:
+        raise InputError(
+            f"`workdir` is {workdir}: it holds a saved model, which has no optimizer to go "
+            "on with; start another run from it with train.init_from."
+        )
 
 
 def _newest_record(workdir: Path, strict: bool) -> Record | None:

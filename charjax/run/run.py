@@ -9,6 +9,7 @@ import numpy as np
 from charjax.config.schema import Config, Split
 from charjax.devices import placement, processes
 from charjax.evaluation.evaluate import evaluate
+from charjax.evaluation.units import bits, unit
 from charjax.language_model import LanguageModel
 from charjax.reporting.report import Report
 from charjax.run.directory import take_place
@@ -20,7 +21,7 @@ from charjax.storage.saver import Saver
 from charjax.text.corpus import Corpus
 from charjax.training.state import TrainState
 
-# Characters of the samples that training shows.
+# Symbols of the samples that training shows.
 SAMPLE_LENGTH = 300
 # So many in a row end the run.
 FAILED_SAVES = 3
@@ -60,15 +61,23 @@ class Run:
 
 
 def evaluate_split(run: Run, state: TrainState, split: Split) -> float:
-    """Scores a split, and returns its nats per character."""
+    """Scores a split, and returns its nats per symbol."""
     step, ids = int(state.step), run.split(split)
     score = evaluate(run.config, state.params, ids, mesh=run.plan.mesh)
-    nats, in_bits = score.nats_per_char, score.bits_per_char
+    nats, per, in_bits = score.loss, unit(run.config), bits(score.loss)
+    per_byte = {"bits_per_byte": in_bits} if per == "byte" else {}
     run.report.write(
-        step=step, split=split, loss=nats, bits_per_char=in_bits, rows=score.rows
+        step=step,
+        split=split,
+        loss=nats,
+        unit=f"nats per {per}",
+        **per_byte,
+        bits_per_char=score.bits_per_char,
+        rows=score.rows,
     )
+    also = f", {score.bits_per_char:.3f} bits per character" if per_byte else ""
     run.report.message(
-        f"step {step:,}: {split} loss {nats:.4f} nats ({in_bits:.3f} bits) per character"
+        f"step {step:,}: {split} loss {nats:.4f} nats ({in_bits:.3f} bits) per {per}{also}"
     )
     return nats
 

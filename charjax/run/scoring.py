@@ -8,15 +8,16 @@ from typing import Any
 
 import numpy as np
 
+from charjax.config.checks import checked, checked_path
 from charjax.config.schema import OnUnknown, Split
 from charjax.errors import InputError
 from charjax.evaluation.evaluate import evaluate
 from charjax.language_model import LanguageModel, load
-from charjax.language_model import reading as reading_run
 from charjax.reporting.progress import reading
 from charjax.run.text_of_run import find_text
 from charjax.storage import run_directory
 from charjax.storage.record import read
+from charjax.storage.saved_model import reading as reading_run
 from charjax.text.corpus import load as load_corpus
 from charjax.text.sources import absolute, check_stays
 from charjax.text.survey import survey
@@ -39,14 +40,14 @@ def evaluate_run(
     """Scores a split of a run's own text, or a text file.
 
     Args:
-      workdir: a run's directory.
+      workdir: a run's directory, or a model that was saved, which needs `text`.
       split: "train", "validation" (the default) or "test".
       source: where the run's own text is now, a path or several in the run's order; None
         looks where it was, and where it is if run and text were moved together.
       text: the path of a text file to score instead; for a text in memory there is
         `charjax.load(workdir).score(text)`.
       encoding: of that file; a byte-order mark overrides it.
-      window: score windows of so many characters, each from zero state; None carries the
+      window: score windows of so many symbols, each from zero state; None carries the
         state along contiguous rows.
       rows: rows the text is cut into; None is the run's `train.eval_rows`.
       step: "best" (falls back to the newest), "latest", or the number of a step on disk.
@@ -54,8 +55,10 @@ def evaluate_run(
       quiet: show no progress while a large text is read.
 
     Returns:
-      JSON values: `nats_per_char`, `bits_per_char`, `perplexity`, `characters`, `rows`,
-      `window`, `protocol`, `step` and `text`, the split or the file.
+      JSON values: `nats_per_char`, `bits_per_char`, `perplexity` (per character),
+      `characters`, `rows`, `window`, `protocol`, `step` and `text`, the split or the file;
+      of a model of bytes, whose characters are those of UTF-8, also `nats_per_byte`,
+      `bits_per_byte` and `bytes`.
 
     Raises:
       InputError: no run or checkpoint there, or a text that cannot be scored: absent,
@@ -64,15 +67,29 @@ def evaluate_run(
     for name, given in (("split", split), ("source", source)):
         if given is not None and text is not None:
             raise InputError(f"`{name}` and `text` are both given: give one of them.")
-    workdir, model = Path(workdir), load(workdir, step)
+    checked("`split`", split, Split | None)
+    workdir = checked_path("workdir", workdir)
+    model = load(workdir, step)
     with reading(quiet) as watch:
         if text is None:
+            if not run_directory.holds_run(workdir):
+                raise InputError(
+                    f"{workdir} holds a saved model, without the text it has learned: give "
+                    "`text`, the path of a file to score."
+                )
             split = split or "validation"
             ids = _ids_of_split(workdir, model, split, source, watch)
         else:
-            ids = _ids_of_file(Path(text), model, encoding, on_unknown, watch)
+            path = checked_path("text", text)
+            ids = _ids_of_file(path, model, encoding, on_unknown, watch)
     score = evaluate(model.config, model.params, ids, rows=rows, window=window)
+    per_byte = {
+        "nats_per_byte": score.nats_per_byte,
+        "bits_per_byte": score.bits_per_byte,
+        "bytes": score.bytes,
+    }
     return {
+        **(per_byte if score.bytes is not None else {}),
         "nats_per_char": score.nats_per_char,
         "bits_per_char": score.bits_per_char,
         "perplexity": score.perplexity,

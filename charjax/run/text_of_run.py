@@ -168,7 +168,8 @@ def _reason(paths: Paths, content: str | bytes | None, error: InputError) -> str
 
 
 def _is_another(text: TextDescription) -> str:
-    return f"{named(text.sources)}: the text is not the one ({text.length:,} characters)"
+    length = f"{text.length:,} {text.vocabulary.kind}"
+    return f"{named(text.sources)}: the text is not the one ({length})"
 
 
 def _not_found(

@@ -8,7 +8,7 @@ chunks, and a row does not depend on the rows beside it.
 
 import dataclasses
 from collections.abc import Iterable
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -17,8 +17,10 @@ from jax import Array
 from jax.core import Tracer
 from jaxtyping import Int, Integer
 
+from charjax.config.checks import AtLeast, checked
 from charjax.config.schema import Config
 from charjax.errors import InputError
+from charjax.model.arguments import check_config, check_ids, check_key
 from charjax.model.arithmetic import usual_promotion
 from charjax.model.network import apply, initial_carry
 from charjax.model.parameters import Params, as_operands, vocab_size
@@ -216,7 +218,8 @@ def sample(
       recurrence: its implementation, as in `apply`.
 
     Raises:
-      InputError: an empty prime, or an impossible temperature or top_k.
+      InputError: an empty prime, an impossible temperature or top_k, or what `apply`
+        refuses.
 
     Returns:
       The new ids, `[length]` or `[b, length]` int32, without the prime.
@@ -228,13 +231,21 @@ def sample(
     >>> sample(config, params, jax.numpy.array([1, 2, 3]), 5, jax.random.key(1)).shape
     (5,)
     """
+    check_config(config)
+    check_key(key)
+    length = checked("`length`", length, Annotated[int, AtLeast(0)])
+    one_text = getattr(prime_ids, "ndim", 1) == 1
+    axes, symbols = "prime" if one_text else "batch prime", vocab_size(params)
+    check_ids("prime_ids", prime_ids, axes, symbols)
     ids = jnp.atleast_2d(prime_ids)
     if ids.shape[1] == 0:
-        raise InputError("prime_ids is empty: sample needs at least one id to go on from.")
+        raise InputError(
+            "`prime_ids` is empty: sample needs at least one id to go on from."
+        )
     if options is None:
         options = _options(temperature, top_k)
-    state = start(config, jnp.zeros(vocab_size(params), jnp.float32), ids.shape[0])
+    state = start(config, jnp.zeros(symbols, jnp.float32), ids.shape[0])
     lengths = jnp.full((ids.shape[0],), ids.shape[1], jnp.int32)
     state = prefill(config, params, state, ids, lengths, recurrence)
     new = draw(config, params, state, length, key, options, recurrence)[1]
-    return new if jnp.ndim(prime_ids) == 2 else new[0]
+    return new[0] if one_text else new

@@ -60,6 +60,16 @@ def damage(directory: Path) -> str | None:
     return f"its file {unknown[0]} does not belong there" if unknown else None
 
 
+def unlisted(directory: Path) -> list[str]:
+    """The files of a directory, manifest aside, that its manifest does not list."""
+    try:
+        listed = set(json.loads((directory / NAME).read_text(encoding="utf-8"))["files"])
+    except (OSError, ValueError, TypeError, KeyError):
+        listed = set()
+    found = {path.relative_to(directory).as_posix() for path in _files(directory)}
+    return sorted(found - listed)
+
+
 def _files(directory: Path) -> Iterator[Path]:
     for folder, names, files in os.walk(directory, onerror=_raise):
         names.sort()

@@ -78,7 +78,7 @@ class Record:
             "step": self.step,
             "config": to_dict(self.config),
             "vocabulary": self.text.vocabulary.to_dict(),
-            "symbol_counts": self.text.counts.tolist(),
+            "symbol_counts": self.text.counts.tolist() if self.text.length else None,
             "corpus": {
                 "fingerprint": self.text.fingerprint,
                 "characters": self.text.length,
@@ -168,7 +168,9 @@ def _part(values: Mapping[str, Any], name: str, kind: type) -> Any:
 
 def _text(values: Mapping[str, Any]) -> TextDescription:
     vocabulary = Vocabulary.from_dict(_part(values, "vocabulary", dict))
-    counts = _counts(_part(values, "symbol_counts", list), vocabulary.size)
+    counts = np.zeros(vocabulary.size, np.int64)
+    if values.get("symbol_counts") is not None:
+        counts = _counts(_part(values, "symbol_counts", list), vocabulary.size)
     corpus = _part(values, "corpus", dict)
     text = TextDescription(vocabulary, counts, _part(corpus, "fingerprint", str))
     if _part(corpus, "characters", int) != text.length:

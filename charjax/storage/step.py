@@ -14,6 +14,7 @@ from typing import Any
 
 import jax
 
+from charjax.config.checks import check_same
 from charjax.errors import InputError
 from charjax.storage import manifest
 from charjax.storage.digest import named_leaves
@@ -67,20 +68,10 @@ def check_fits(path: Path, saved: Mapping[str, Any], expected: Mapping[str, Any]
         }
         for trees in (saved, expected)
     )
-    differences = [
-        f"{name}: saved {found.get(name, 'nothing')}, "
-        f"expected {wanted.get(name, 'nothing')}"
-        for name in sorted(found | wanted)
-        if found.get(name) != wanted.get(name)
-    ]
-    if not differences:
-        return
-    shown = differences[:10]
-    if len(differences) > len(shown):
-        shown.append(f"and {len(differences) - len(shown)} more")
-    raise InputError(
+    check_same(
+        *("saved", found, wanted),
         f"checkpoint step {path.name} in {path.parent} does not fit: use the config it was "
-        "trained with.\n  " + "\n  ".join(shown)
+        "trained with.",
     )
 
 

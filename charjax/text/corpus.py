@@ -24,6 +24,9 @@ class Corpus:
     ids: UInt[np.ndarray, "symbols"]
     text: TextDescription
 
+    def __repr__(self) -> str:
+        return f"<Corpus {self.text.summary}, of {named(self.text.sources)}>"
+
     def split(
         self, name: Split, shares: tuple[float, float, float]
     ) -> UInt[np.ndarray, "part"]:

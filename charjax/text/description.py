@@ -16,14 +16,14 @@ class TextDescription:
 
     `sources` and `notes` are for people, and are not kept in checkpoints.
 
-    >>> text = TextDescription(Vocabulary.characters("ab"), np.array([1, 4]), "c0ffee")
+    >>> text = TextDescription(Vocabulary.from_text("ab"), np.array([1, 4]), "c0ffee")
     >>> text.length
     5
     """
 
     vocabulary: Vocabulary
     counts: Int64[np.ndarray, "vocab"] = dataclasses.field(repr=False)
-    """How often each symbol occurs."""
+    """How often each symbol occurs; all 0 where that is not known."""
 
     fingerprint: str
     """The hex SHA-256 of the clean text, the vocabulary and a format number: the same
@@ -35,6 +35,21 @@ class TextDescription:
     notes: tuple[str, ...] = ()
     """One line for each thing that was done to the text or is odd about it."""
 
+    def __repr__(self) -> str:
+        where = f", of {named(self.sources)}" if self.sources else ""
+        return f"<TextDescription {self.summary}{where}>"
+
+    @property
+    def summary(self) -> str:
+        """How long the text is, and how many symbols there are.
+
+        >>> TextDescription(Vocabulary.from_text("ab"), np.array([1, 4]), "c0ffee").summary
+        '5 characters, 2 symbols'
+        """
+        length = counted(self.length, self.vocabulary.kind)
+        known = length if self.length else f"{self.vocabulary.kind} of an unknown text"
+        return f"{known}, {counted(self.vocabulary.size, 'symbols')}"
+
     @functools.cached_property
     def length(self) -> int:
         """How many symbols the text has."""
@@ -43,7 +58,7 @@ class TextDescription:
     def lines(self) -> list[str]:
         """The description, ready to print.
 
-        >>> text = TextDescription(Vocabulary.characters("ab"), np.array([1, 4]), "c0ffee")
+        >>> text = TextDescription(Vocabulary.from_text("ab"), np.array([1, 4]), "c0ffee")
         >>> text.lines()
         [': 5 characters, 2 symbols', "rarest: 'a' 1, 'b' 4"]
         """
@@ -56,8 +71,7 @@ class TextDescription:
             for i in rarest
         )
         return [
-            f"{named(self.sources)}: {counted(self.length, self.vocabulary.kind)}, "
-            f"{counted(self.vocabulary.size, 'symbols')}",
+            f"{named(self.sources)}: {self.summary}",
             *self.notes,
             f"rarest: {', '.join(shown)}",
         ]

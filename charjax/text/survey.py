@@ -96,7 +96,7 @@ def survey(
     if data.vocabulary == "bytes":
         own = Vocabulary.of_bytes()
     else:
-        own = Vocabulary.characters(map(chr, np.flatnonzero(code_counts)))
+        own = Vocabulary.from_text(map(chr, np.flatnonzero(code_counts)))
     chosen = own if vocabulary is None else vocabulary
     counts, left_out = _count(code_counts, chosen, on_unknown, named(names))
     notes = (*tally.notes(), *left_out, *_oddities(code_counts, counts))

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from jaxtyping import Int32, Integer, UInt
 
-from charjax.config.checks import check_fields, refuse
+from charjax.config.checks import check_fields, check_instance, checked, refuse
 from charjax.config.schema import OnUnknown
 from charjax.errors import InputError
 
@@ -26,7 +26,7 @@ class Vocabulary:
     included; it is empty for bytes, where a symbol's id is its value. Raises InputError
     for any other content.
 
-    >>> vocabulary = Vocabulary.characters("banana")
+    >>> vocabulary = Vocabulary.from_text("banana")
     >>> vocabulary.symbols, vocabulary.size
     ('abn', 3)
     >>> vocabulary.encode("nab")
@@ -37,6 +37,15 @@ class Vocabulary:
 
     kind: Literal["characters", "bytes"]
     symbols: str = ""
+
+    def __repr__(self) -> str:
+        symbols = self.symbols
+        if len(symbols) > 60:
+            return (
+                f"<Vocabulary of {self.size:,} characters, {symbols[:20]!r} to "
+                f"{symbols[-20:]!r}>"
+            )
+        return f"Vocabulary(kind={self.kind!r}, symbols={symbols!r})"
 
     def __post_init__(self) -> None:
         check_fields(self, "vocabulary")
@@ -53,14 +62,17 @@ class Vocabulary:
             refuse("vocabulary.symbols", self.symbols, remedy)
 
     @classmethod
-    def characters(cls, text: str | Iterable[str]) -> "Vocabulary":
+    def from_text(cls, text: str | Iterable[str]) -> "Vocabulary":
         """The vocabulary of the characters in a text, or in several strings.
 
-        >>> Vocabulary.characters(["no", "on"])
+        >>> Vocabulary.from_text(["no", "on"])
         Vocabulary(kind='characters', symbols='no')
         """
+        if not isinstance(text, Iterable):
+            check_instance("text", text, str, "or several")
         found: set[str] = set()
         for piece in (text,) if isinstance(text, str) else text:
+            check_instance("text", piece, str, "or several")
             found.update(piece)
         return cls("characters", "".join(sorted(found)))
 
@@ -87,7 +99,7 @@ class Vocabulary:
 
         >>> Vocabulary.of_bytes().id_dtype
         dtype('uint8')
-        >>> Vocabulary.characters(map(chr, range(257))).id_dtype
+        >>> Vocabulary.from_text(map(chr, range(257))).id_dtype
         dtype('uint16')
         """
         return np.min_scalar_type(self.size - 1)
@@ -102,9 +114,11 @@ class Vocabulary:
         without an id raise an InputError that lists them, or are left out if `on_unknown`
         is "skip".
 
-        >>> Vocabulary.characters("ab").encode("a-b", on_unknown="skip")
+        >>> Vocabulary.from_text("ab").encode("a-b", on_unknown="skip")
         array([0, 1], dtype=uint8)
         """
+        check_instance("text", text, (str, bytes))
+        checked("`on_unknown`", on_unknown, OnUnknown)
         if self.kind == "bytes":
             raw = to_bytes(text) if isinstance(text, str) else text
             return np.frombuffer(raw, np.uint8).copy()
@@ -154,7 +168,7 @@ class Vocabulary:
     def decode_bytes(self, ids: npt.ArrayLike) -> bytes:
         """The exact bytes of some ids; characters are written as UTF-8.
 
-        >>> Vocabulary.characters("é").decode_bytes([0])
+        >>> Vocabulary.from_text("é").decode_bytes([0])
         b'\\xc3\\xa9'
         """
         if self.kind == "bytes":
@@ -179,7 +193,7 @@ class Vocabulary:
     def to_dict(self) -> dict[str, Any]:
         """The vocabulary as JSON values, safe for any Unicode.
 
-        >>> Vocabulary.characters("ba").to_dict()
+        >>> Vocabulary.from_text("ba").to_dict()
         {'kind': 'characters', 'symbols': [97, 98]}
         """
         # Code points, not a string: JSON writers and readers disagree on lone surrogates,

@@ -9,6 +9,7 @@ import optax
 from jax import Array
 
 from charjax.config.schema import Config
+from charjax.model.arguments import check_config
 from charjax.model.arithmetic import usual_promotion
 from charjax.model.network import init, initial_carry
 from charjax.model.parameters import Params
@@ -33,6 +34,13 @@ class TrainState:
     carry: Any
     """Recurrent state of each row of the batch, leaves `[l, b, h]` float32."""
 
+    def __repr__(self) -> str:
+        # Not its values: they may be traced, donated, or be no arrays at all.
+        leaves, first = jax.tree.leaves(self.params), jax.tree.leaves(self.carry)[:1]
+        size = sum(getattr(leaf, "size", 0) for leaf in leaves)
+        carry = "".join(f", carry {list(getattr(leaf, 'shape', ()))}" for leaf in first)
+        return f"<TrainState {size:,} parameters in {len(leaves)} arrays{carry}>"
+
 
 ITEMS = tuple(field.name for field in fields(TrainState) if field.name != "step")
 """The items of a checkpoint: all of a state but its step, which is in the name."""
@@ -55,6 +63,7 @@ def initial_state(
       params: parameters to start from instead.
       optimizer: what turns gradients into updates; None is what the config says.
     """
+    check_config(config)
     chain = usable(configured(config) if optimizer is None else optimizer)
     params = init(config, vocab_size, key) if params is None else params
     return TrainState(

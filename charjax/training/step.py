@@ -5,15 +5,24 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax import Array
 from jaxtyping import Float
 
+from charjax.config.checks import check_instance
 from charjax.config.schema import Config
+from charjax.model.arguments import (
+    check_carry,
+    check_config,
+    check_ids,
+    check_key,
+    check_of_rows,
+)
 from charjax.model.arithmetic import usual_promotion
 from charjax.model.loss import cross_entropy
 from charjax.model.network import apply
-from charjax.model.parameters import Params
+from charjax.model.parameters import Params, vocab_size
 from charjax.model.recurrence.choose import GENERAL_RECURRENCE, Recurrence
 from charjax.model.recurrence.plain import zeroed
 from charjax.text.batching import Batch
@@ -59,11 +68,16 @@ def train_step(
     `optimizer.skip_norm`, is skipped: parameters, moments and carry stay what they were,
     bit for bit; only the step and the schedule's count of steps go on.
 
+    Raises:
+      InputError: a state or batch that does not fit the config or the other, at trace
+        time; of ids see `apply`.
+
     Returns:
-      The state after, and scalars: `loss` (nats per character, mean over the mask),
-      `characters` (how many counted), `grad_norm` (before clipping), `skipped` (bool) and,
-      without an `optimizer` of your own, `learning_rate`.
+      The state after, and scalars: `loss` (nats per symbol, mean over the mask),
+      `characters` (how many symbols counted), `grad_norm` (before clipping), `skipped`
+      (bool) and, without an `optimizer` of your own, `learning_rate`.
     """
+    _check(config, state, batch, key)
     values = Hyperparameters.of(config) if hyperparameters is None else hyperparameters
     key = jax.random.fold_in(key, state.step)
     nats = _nats(config, values, recurrence)
@@ -86,6 +100,21 @@ def train_step(
         rate: Any = schedule(config, values.learning_rate)(state.step)
         metrics["learning_rate"] = jnp.asarray(rate, jnp.float32)
     return _unless(skipped, after, state, batch, follows=optimizer is None), metrics
+
+
+def _check(config: Config, state: TrainState, batch: Batch, key: Array) -> None:
+    check_config(config)
+    check_instance("state", state, TrainState, "such as initial_state(...)")
+    check_instance("batch", batch, Batch)
+    check_key(key)
+    symbols = vocab_size(state.params)
+    for name in ("inputs", "targets"):
+        check_ids(f"batch.{name}", getattr(batch, name), "batch time", symbols)
+    shape = batch.inputs.shape
+    check_of_rows("batch.targets", batch.targets, np.integer, [shape])
+    check_of_rows("batch.mask", batch.mask, np.bool_, [shape])
+    check_of_rows("batch.reset", batch.reset, np.bool_, [shape, (shape[0], 1)])
+    check_carry(config, state.carry, shape[0])
 
 
 def _nats(config: Config, values: Hyperparameters, recurrence: Recurrence) -> Any:

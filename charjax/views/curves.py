@@ -41,7 +41,9 @@ def draw(history: Sequence[dict[str, Any]], path: Path, title: str) -> None:
         2 if varies else 1, sharex=True, squeeze=False, height_ratios=[5, 1][: 1 + varies]
     )
     axes = rows[0, 0]
-    _draw_losses(axes, train, validation)
+    # Of a run that an earlier version began, only later lines have a unit.
+    found = [line["unit"] for line in history if isinstance(line.get("unit"), str)]
+    _draw_losses(axes, train, validation, found[-1] if found else "nats per character")
     axes.set_title(_one_line(title), loc="left", color=_INK, parse_math=False)
     if varies:
         steps, low, high = _thinned(*rate)
@@ -57,7 +59,7 @@ def draw(history: Sequence[dict[str, Any]], path: Path, title: str) -> None:
         canvas.print_png(str(temporary))
 
 
-def _draw_losses(axes: Any, train: Any, validation: Any) -> None:
+def _draw_losses(axes: Any, train: Any, validation: Any, unit: str) -> None:
     steps, low, high = _thinned(*train)
     if steps.size:
         # Each bin goes down and up once, so that thinning hides no spike.
@@ -95,9 +97,9 @@ def _draw_losses(axes: Any, train: Any, validation: Any) -> None:
             fontsize=9,
             arrowprops={"arrowstyle": "-", "color": _VALIDATION, "linewidth": 0.8},
         )
-    axes.set_ylabel("nats per character")
+    axes.set_ylabel(unit)
     in_bits = axes.secondary_yaxis("right", functions=(bits, lambda b: b * math.log(2)))
-    in_bits.set_ylabel("bits per character", color=_INK)
+    in_bits.set_ylabel(unit.replace("nats", "bits", 1), color=_INK)
     in_bits.tick_params(colors=_INK)
     in_bits.spines["right"].set_visible(False)
     axes.legend(frameon=False, loc="upper right")

@@ -217,9 +217,9 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     Mutant(
         "a checkpoint of another model is refused, each difference listed",
-        "charjax/storage/step.py",
-        "    if not differences:\n",
-        "    if len(differences) <= 10:\n",
+        "charjax/config/checks.py",
+        "    if differences:\n",
+        "    if len(differences) > 10:\n",
         "tests/storage/test_checkpoints.py -k differences",
     ),
     Mutant(
@@ -432,9 +432,9 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     Mutant(
         "a long prime is read whole",
-        "charjax/language_model.py",
-        "for piece, count in _pieces(ids):",
-        "for piece, count in _pieces(ids[-PASS:]):",
+        "charjax/sampling/chunks.py",
+        "for piece, count in pieces(ids):",
+        "for piece, count in pieces(ids[-PASS:]):",
         "tests/test_language_model.py -k long_prime",
     ),
     Mutant(

@@ -40,7 +40,7 @@ def test_any_text_reads_the_same_in_memory_and_from_files(
         return
     found = survey(data).text
     assert found.length == len(expected) == found.counts.sum()
-    assert found.vocabulary == Vocabulary.characters(expected)
+    assert found.vocabulary == Vocabulary.from_text(expected)
     assert [expected.count(s) for s in found.vocabulary.symbols] == found.counts.tolist()
     assert read(data) == read(data, text) == expected
     assert survey(data, text).text.fingerprint == found.fingerprint
@@ -60,7 +60,7 @@ def test_splits_cover_the_text_in_order(n, shares):
 
 
 def test_a_share_is_not_a_victim_of_floats():
-    text = TextDescription(Vocabulary.characters("a"), np.array([1]), "")
+    text = TextDescription(Vocabulary.from_text("a"), np.array([1]), "")
     for n, share, stop in ((1_985_223, 0.9, 1_786_700), (10, 0.7, 7), (100, 0.29, 29)):
         whole = corpus.Corpus(np.broadcast_to(np.uint8(0), n), text)
         assert boundaries(n, "train", (share, 1 - share, 0.0)) == (0, stop)

@@ -72,7 +72,7 @@ def test_the_report_is_short_and_readable(write):
 
 
 def test_a_given_vocabulary_is_kept_and_others_characters_refused(write):
-    vocabulary = Vocabulary.characters("abcdef")
+    vocabulary = Vocabulary.from_text("abcdef")
     found = survey(write("fade"), vocabulary=vocabulary)
     assert found.text.vocabulary == vocabulary
     assert found.text.counts.tolist() == [1, 0, 0, 1, 1, 1]

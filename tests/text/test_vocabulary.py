@@ -16,7 +16,7 @@ any_text = st.text(st.characters(exclude_categories=()), max_size=60)
 
 @given(any_text.filter(bool))
 def test_characters_round_trip(text):
-    vocabulary = Vocabulary.characters(text)
+    vocabulary = Vocabulary.from_text(text)
     ids = vocabulary.encode(text)
     assert ids.dtype == vocabulary.id_dtype and ids.shape == (len(text),)
     assert vocabulary.decode(ids) == text
@@ -27,7 +27,7 @@ def test_characters_round_trip(text):
 
 @given(any_text.filter(bool))
 def test_json_round_trip(text):
-    vocabulary = Vocabulary.characters(text)
+    vocabulary = Vocabulary.from_text(text)
     assert Vocabulary.from_dict(json.loads(json.dumps(vocabulary.to_dict()))) == vocabulary
 
 
@@ -50,42 +50,42 @@ def test_the_decoder_joins_sequences_split_between_calls(text, cuts):
 def test_pieces_join_seamlessly(monkeypatch):
     monkeypatch.setattr(module, "PIECE", 3)
     text = "añb😀añb😀?"
-    vocabulary = Vocabulary.characters("abñ😀")
+    vocabulary = Vocabulary.from_text("abñ😀")
     assert vocabulary.decode(vocabulary.encode(text, "skip")) == text[:-1]
 
 
 def test_ids_are_as_narrow_as_the_vocabulary_allows():
     symbols = "".join(map(chr, range(65537)))
     for size, dtype in ((1, "u1"), (256, "u1"), (257, "u2"), (65536, "u2"), (65537, "u4")):
-        vocabulary = Vocabulary.characters(symbols[:size])
+        vocabulary = Vocabulary.from_text(symbols[:size])
         assert vocabulary.id_dtype == dtype and len(vocabulary) == size
         assert vocabulary.encode(symbols[size - 1])[0] == size - 1
 
 
 def test_unknown_characters_are_listed_once_each():
     with pytest.raises(InputError) as caught:
-        Vocabulary.characters("ab").encode("éa\n😀é")
+        Vocabulary.from_text("ab").encode("éa\n😀é")
     message = str(caught.value)
     assert "3 characters are not in the vocabulary" in message
     assert "'\\n' (U+000A), 'é' (U+00E9), '😀' (U+1F600):" in message
     assert "`on_unknown='skip'`" in message
     with pytest.raises(InputError, match="and 15 more"):
-        Vocabulary.characters("z").encode("abcdefghijklmnopqrstuvwxy")
-    assert Vocabulary.characters("ab").encode("éa\n😀b", "skip").tolist() == [0, 1]
+        Vocabulary.from_text("z").encode("abcdefghijklmnopqrstuvwxy")
+    assert Vocabulary.from_text("ab").encode("éa\n😀b", "skip").tolist() == [0, 1]
 
 
 @pytest.mark.parametrize("ids", [[3], [-1], [2**40], [0.5]])
 def test_ids_outside_are_refused(ids):
     with pytest.raises(InputError, match="ids"):
-        Vocabulary.characters("abc").decode(ids)
+        Vocabulary.from_text("abc").decode(ids)
     with pytest.raises(InputError, match="ids"):
         Vocabulary.of_bytes().decoder()([ids[0] + 256 if ids == [3] else ids[0]])
 
 
 def test_no_ids_are_no_text():
-    assert Vocabulary.characters("a").decode([]) == ""
+    assert Vocabulary.from_text("a").decode([]) == ""
     assert Vocabulary.of_bytes().decode([]) == ""
-    assert Vocabulary.characters("a").encode("").dtype == "u1"
+    assert Vocabulary.from_text("a").encode("").dtype == "u1"
 
 
 @pytest.mark.parametrize(
@@ -110,13 +110,13 @@ def test_wrong_descriptions_are_refused(values):
 
 def test_bytes_that_are_no_text_are_refused_with_their_place():
     with pytest.raises(InputError, match="offset 2"):
-        Vocabulary.characters("ab").encode(b"ab\xff")
+        Vocabulary.from_text("ab").encode(b"ab\xff")
 
 
 @pytest.mark.slow
 def test_a_hundred_megabytes_are_encoded_in_a_second_or_so():
     text = "The quick brown fox jumps over the lazy dog; été.\n" * 2_000_000
-    vocabulary = Vocabulary.characters(text)
+    vocabulary = Vocabulary.from_text(text)
     start = time.perf_counter()
     vocabulary.encode(text)
     assert time.perf_counter() - start < 5
