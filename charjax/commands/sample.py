@@ -14,6 +14,7 @@ from charjax.commands.signals import Signals
 from charjax.config.schema import OnUnknown
 from charjax.errors import InputError
 from charjax.sampling.options import SamplingOptions
+from charjax.text.sources import is_stream
 
 
 @dataclass(frozen=True)
@@ -76,13 +77,18 @@ def _prime(options: Options) -> str:
         return re.sub(r"\\[nt\\]", lambda found: escapes[found[0]], options.prime)
     if options.prime:
         raise InputError("--prime and --prime-file are both given: give one of them.")
+    path = options.prime_file
     try:
-        return options.prime_file.read_text("utf-8-sig")
+        # Nobody may ever write to a named pipe. One that is open already is read, such as
+        # /dev/stdin or a shell's <(command).
+        if not path.is_fifo() or is_stream(path):
+            return path.read_text("utf-8-sig")
+        problem = "it is a pipe; give a file, or /dev/stdin"
     except OSError as error:
         problem = error.strerror
     except UnicodeDecodeError as error:
         problem = f"it is not UTF-8 at byte {error.start}"
-    raise InputError(f"--prime-file is {options.prime_file}: {problem}.")
+    raise InputError(f"--prime-file is {path}: {problem}.")
 
 
 def _write(text: str) -> None:

@@ -151,6 +151,15 @@ def _expand_path(source: str) -> Iterator[Path]:
     yield from found
 
 
+def is_stream(path: Path) -> bool:
+    """Whether a path means a file that this process has open, as /dev/stdin does.
+
+    >>> is_stream(Path("/dev/stdin")), is_stream(Path("stdin"))
+    (True, False)
+    """
+    return str(path.absolute()).startswith(_STREAMS)
+
+
 def check_stays(path: Path, subject: str) -> None:
     """Refuses what is there only once: pipes, devices, and files by way of a stream.
 
@@ -158,7 +167,7 @@ def check_stays(path: Path, subject: str) -> None:
     """
     mode = path.stat().st_mode
     lasting = stat.S_ISREG(mode) or stat.S_ISDIR(mode)
-    if not lasting or str(path.absolute()).startswith(_STREAMS):
+    if not lasting or is_stream(path):
         raise InputError(
             f"{subject}: this is not a regular file but a pipe, socket or device, and a "
             "text is read twice, and again by a later start; save it to a file and give "

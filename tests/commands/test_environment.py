@@ -244,6 +244,19 @@ def test_pipes_as_texts_are_refused_alike(run, capsys):
             assert "not a regular file" in refused(capsys, *command)
 
 
+def test_a_prime_may_come_from_a_pipe_that_is_open(run, capfdbinary):
+    reading, writing = os.pipe()
+    os.write(writing, b"all ")
+    os.close(writing)
+    command = ["sample", "--workdir", "run", "--length", "0", "--prime-file"]
+    assert main([*command, f"/dev/fd/{reading}"]) == 0
+    assert capfdbinary.readouterr().out == b"all "
+    # Nobody may ever write to this one.
+    os.mkfifo("pipe")
+    assert main([*command, "pipe"]) == 2
+    assert b"it is a pipe" in capfdbinary.readouterr().err
+
+
 def test_loops_of_links_are_refused(run, capsys):
     os.symlink("loop", "loop")
     tiny = ["--data.source", "text.txt", "--data.batch_size", "8"]

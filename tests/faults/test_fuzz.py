@@ -39,7 +39,7 @@ many = settings(derandomize=True, deadline=None, max_examples=200)
 CONFIG = FOUR_STEPS.replace(**{"train.eval_every": 2, "train.sample_every": 2})
 ROOT = Path(__file__).parents[2]
 # Random commands where no time is given.
-FEWEST = 12
+FEWEST = 6
 
 FIELDS = [name for name, _ in flatten(Config())]
 NASTY = [
@@ -148,7 +148,7 @@ options = st.one_of(
 )
 
 
-@few
+@settings(few, max_examples=15)
 @given(st.lists(st.tuples(st.sampled_from(FIELDS), options), max_size=3))
 def test_options_never_end_a_command_otherwise_than_with_2(given):
     arguments = [part for name, value in given for part in (f"--{name}", value)]
