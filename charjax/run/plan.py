@@ -15,6 +15,7 @@ from charjax.config.schema import SPLITS, Config, flatten
 from charjax.devices import memory, placement, processes
 from charjax.devices import mesh as meshes
 from charjax.errors import InputError
+from charjax.language_model import LanguageModel
 from charjax.model.network import init
 from charjax.model.parameters import Params
 from charjax.model.recurrence.choose import Recurrence
@@ -139,13 +140,6 @@ def plan(
     _check_optimizer(optimizer, config, vocab_size)
     make = functools.partial(initial_state, config, vocab_size, optimizer=optimizer)
     abstract = _abstract(make, config, mesh)
-    if record is not None and workdir is not None:
-        _check_same(record, workdir, _name_and_structure(optimizer, abstract))
-    if origin is not None:
-        origins.check_fits(config, surveyed.text.vocabulary, origin)
-    if workdir is not None and stored is None:
-        _check_no_model(workdir)
-        run_directory.check_apart(workdir, config)
     planned = Plan(
         config=config,
         workdir=workdir,
@@ -164,9 +158,21 @@ def plan(
         epoch_steps=epoch_steps,
         total=total_steps(config, epoch_steps),
     )
-    if record is not None:
-        going_on(planned, record.step, record.standing)
+    _check(planned, origin)
     return planned
+
+
+def _check(plan: Plan, origin: LanguageModel | None) -> None:
+    """Refuses what does not go together, once all is known."""
+    workdir, record = plan.workdir, plan.record
+    if origin is not None:
+        origins.check_fits(plan.config, plan.surveyed.text.vocabulary, origin)
+    if record is not None and workdir is not None:
+        _check_same(record, workdir, _name_and_structure(plan.optimizer, plan.abstract))
+        going_on(plan, record.step, record.standing)
+    if workdir is not None and plan.stored is None:
+        _check_no_model(workdir)
+        run_directory.check_apart(workdir, plan.config)
 
 
 def going_on(plan: Plan, step: int, standing: Standing) -> Plan:
