@@ -235,8 +235,14 @@ def test_a_signal_before_the_first_step_ends_the_command_at_once(tmp_path, numbe
     (tmp_path / "text.txt").write_text(TEXT)
     sizes = ("--data.batch_size", 4, "--data.sequence_length", 16)
     train = command("train.py", "--data.source", "text.txt", *sizes)
+    # Without the cache, or there may be nothing left to compile.
+    compiling = {**os.environ, "JAX_COMPILATION_CACHE_DIR": ""}
     process = subprocess.Popen(
-        train, cwd=tmp_path, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL
+        train,
+        cwd=tmp_path,
+        env=compiling,
+        stderr=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
     )
     assert process.stderr is not None
     # The introduction is over: what follows is compilation.
@@ -248,7 +254,7 @@ def test_a_signal_before_the_first_step_ends_the_command_at_once(tmp_path, numbe
     _, said = process.communicate(timeout=60)
     assert process.returncode == code, said
     assert time.monotonic() - begun < 2
-    assert b"Traceback" not in said
+    assert b"interrupted" in said and b"Traceback" not in said
     # Nothing stands in the way of the next start.
     process = subprocess.run(
         [*train, "--train.steps", "3"], cwd=tmp_path, capture_output=True, timeout=240
