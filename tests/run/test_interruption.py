@@ -44,9 +44,11 @@ def before(monkeypatch, module, name, action=interrupt, skip=0):
 
 @pytest.fixture(autouse=True)
 def _handler_is_restored():
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    # A shell has what it runs in the background ignore SIGINT.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture
