@@ -34,6 +34,16 @@ def suggestion(name: str, known: Iterable[str]) -> str:
     return f"did you mean {close[0]}?" if close else f"known are {', '.join(known)}."
 
 
+def listed(items: Iterable[object], word: str) -> str:
+    """Several things in a row, at least one.
+
+    >>> listed([1, 2, 4], "or"), listed([1], "or")
+    ('1, 2 or 4', '1')
+    """
+    *others, last = map(str, items)
+    return f"{', '.join(others)} {word} {last}" if others else last
+
+
 def counted(number: int, plural: str) -> str:
     """A number of things.
 

@@ -11,7 +11,7 @@ import numpy as np
 from jax.sharding import AxisType, Mesh
 
 from charjax.config.schema import Config
-from charjax.errors import InputError, counted
+from charjax.errors import InputError, counted, listed
 from charjax.model.recurrence.choose import Recurrence, choose
 
 DATA, MODEL = "data", "model"
@@ -30,7 +30,7 @@ def make_mesh(devices: list[Any] | None = None, model: int = 1) -> Mesh:
         fitting = [k for k in range(1, local + 1) if local % k == 0]
         raise InputError(
             f"parallel.model is {model}: it must divide the {counted(local, 'devices')} "
-            f"of each process; {_either(fitting)} would fit."
+            f"of each process; {listed(fitting, 'or')} would fit."
         )
     grid = np.array(devices).reshape(-1, model)
     return Mesh(grid, (DATA, MODEL), axis_types=(AxisType.Auto, AxisType.Auto))
@@ -71,7 +71,7 @@ def check_devices(config: Config, mesh: Mesh) -> None:
         cut = f" in {parts} parts (optimizer.accumulate)" if parts > 1 else ""
         fewer = [k for k in range(1, devices) if size % (k * parts) == 0]
         noun = "device" if fewer == [1] else "devices"
-        hint = f", or {_either(fewer)} {noun}" if fewer else ""
+        hint = f", or {listed(fewer, 'or')} {noun}" if fewer else ""
         raise InputError(
             f"data.batch_size is {size}: {devices} devices cannot share its rows evenly"
             f"{cut}; {_neighbours(size, devices * parts)} would fit{hint}."
@@ -91,8 +91,3 @@ def check_devices(config: Config, mesh: Mesh) -> None:
 def _neighbours(size: int, step: int) -> str:
     below, above = size // step * step, -(-size // step) * step
     return f"{below} or {above}" if below else f"{above}"
-
-
-def _either(choices: list[int]) -> str:
-    *others, last = map(str, choices)
-    return f"{', '.join(others)} or {last}" if others else last

@@ -40,6 +40,15 @@ def unit(config: Config) -> str:
     return config.data.vocabulary.removesuffix("s")
 
 
+def of_loss(config: Config) -> str:
+    """The unit of a loss.
+
+    >>> of_loss(Config())
+    'nats per character'
+    """
+    return f"nats per {unit(config)}"
+
+
 def short(unit: str) -> str:
     """A unit as it stands in the names of numbers, such as `bits_per_char`.
 

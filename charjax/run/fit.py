@@ -30,8 +30,8 @@ from charjax.reporting.report import Report, open_report
 from charjax.run.directory import locked, opened, settle
 from charjax.run.interruption import OnInterrupt, exception, noted, resolved
 from charjax.run.introduction import how_to_train_longer, introduction
-from charjax.run.loop import is_over, loop
-from charjax.run.plan import Plan, check_agreement, going_on, plan
+from charjax.run.loop import loop
+from charjax.run.plan import Plan, check_agreement, going_on, is_over, plan
 from charjax.run.run import Run, score_test
 from charjax.run.start import first_state
 from charjax.storage import run_directory
@@ -76,7 +76,7 @@ class FitResult:
     def __repr__(self) -> str:
         best = ""
         if self.best_loss is not None:
-            best = f", best loss {self.best_loss:.4f} nats per {units.unit(self.config)}"
+            best = f", best loss {self.best_loss:.4f} {units.of_loss(self.config)}"
         where = "" if self.workdir is None else f", in {self.workdir}"
         ended = ", interrupted" if self.interrupted else ""
         return f"<FitResult step {self.model.step:,}{best}{where}{ended}>"
@@ -221,7 +221,7 @@ def _train(
     first = int(state.step)
     for line in introduction(run, first):
         run.report.message(line)
-    if is_over(run, first, standing):
+    if is_over(run.plan, first, standing):
         early = "early " if first < run.plan.total else ""
         remedy = how_to_train_longer(run.config, first)
         run.report.message(f"this run ended {early}at step {first:,}; {remedy}")
@@ -229,7 +229,7 @@ def _train(
         if first > 0:
             run.report.message(f"resuming at step {first:,}")
         state, standing = loop(run, state, standing, stop)
-    if is_over(run, int(state.step), standing):
+    if is_over(run.plan, int(state.step), standing):
         score_test(run, state)
     return FitResult(
         state=state,

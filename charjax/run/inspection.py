@@ -48,7 +48,7 @@ def _facts(checkpoints: Checkpoints, step: int) -> dict[str, Any]:
     targets = _shapes(checkpoints, step)
     state = checkpoints.restore(step, targets)
     best = checkpoints.best()
-    unit = f"nats per {units.unit(record.config)}"
+    unit = units.of_loss(record.config)
     loss = None if best is None else read(checkpoints, best).validation_loss
     return {
         "step": step,

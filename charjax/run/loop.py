@@ -14,7 +14,7 @@ from charjax.config.schema import Config
 from charjax.devices import mesh as meshes
 from charjax.devices import placement, processes
 from charjax.errors import Diverged, counted
-from charjax.evaluation.units import bits, short, unit
+from charjax.evaluation.units import bits, of_loss, short, unit
 from charjax.run.clock import Clock
 from charjax.run.plan import Plan
 from charjax.run.run import Run, evaluate_split, sample, save, tolerate
@@ -30,11 +30,6 @@ from charjax.training.step import train_step
 _LOGGED = ("learning_rate", "grad_norm")
 # So many in a row end the run.
 SKIPPED_UPDATES = 10
-
-
-def is_over(run: Run, step: int, standing: Standing) -> bool:
-    """Whether a run is at its last step, or early stopping ends it."""
-    return step >= run.plan.total or standing.out_of_patience(run.config)
 
 
 def loop(
@@ -159,7 +154,7 @@ def _log(run: Run, unread: tuple[int, Any], clock: Clock, standing: Standing) ->
             step=step,
             split="train",
             loss=loss,
-            unit=f"nats per {per}",
+            unit=of_loss(run.config),
             **{f"bits_per_{short(per)}": bits(loss)},
             **{name: values[name] for name in _LOGGED if name in values},
             **{f"{short(per)}s_per_second": speed},
@@ -172,7 +167,7 @@ def _log(run: Run, unread: tuple[int, Any], clock: Clock, standing: Standing) ->
 def _skipped(run: Run, step: int, values: dict[str, Any], standing: Standing) -> Standing:
     """Warns of an update that was skipped; raises Diverged if too many were in a row."""
     loss, norm, in_a_row = values["loss"], values["grad_norm"], standing.skipped_updates + 1
-    fields = {"loss": loss, "unit": f"nats per {unit(run.config)}", "grad_norm": norm}
+    fields = {"loss": loss, "unit": of_loss(run.config), "grad_norm": norm}
     run.report.write(step=step, split="train", **fields, skipped=True)
     run.report.message(
         f"warning: the update of step {step:,} was skipped (loss {loss:.4g}, gradient norm "

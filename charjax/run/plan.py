@@ -88,7 +88,9 @@ class Plan:
     @property
     def own_optimizer(self) -> tuple[str | None, str | None]:
         """What a record says of `optimizer`: its name and the structure of its state."""
-        return _name_and_structure(self.optimizer, self.abstract)
+        if self.optimizer is None:
+            return None, None
+        return name_of(self.optimizer), structure(self.abstract.opt_state)
 
     @property
     def resuming(self) -> bool:
@@ -168,7 +170,7 @@ def _check(plan: Plan, origin: LanguageModel | None) -> None:
     if origin is not None:
         origins.check_fits(plan.config, plan.surveyed.text.vocabulary, origin)
     if record is not None and workdir is not None:
-        _check_same(record, workdir, _name_and_structure(plan.optimizer, plan.abstract))
+        _check_same(record, workdir, plan.own_optimizer)
         going_on(plan, record.step, record.standing)
     if workdir is not None and plan.stored is None:
         _check_no_model(workdir)
@@ -202,10 +204,14 @@ def going_on(plan: Plan, step: int, standing: Standing) -> Plan:
             f"{config.optimizer.schedule} schedule ends at step {plan.end:,}, no longer at "
             f"{before:,}",
         ]
-    over = step >= total or standing.out_of_patience(config)
-    if asked and not over and plan.optimizer is None:
+    if asked and not is_over(plan, step, standing) and plan.optimizer is None:
         _check_something_is_learned(config, step, total)
     return dataclasses.replace(plan, config=config, notes=notes)
+
+
+def is_over(plan: Plan, step: int, standing: Standing) -> bool:
+    """Whether a run is at its last step, or early stopping ends it."""
+    return step >= plan.total or standing.out_of_patience(plan.config)
 
 
 def _check_something_is_learned(config: Config, step: int, total: int) -> None:
@@ -278,14 +284,6 @@ def _check_optimizer(
         key = jax.random.key(0)
         shapes = jax.eval_shape(functools.partial(init, config, vocab_size), key)
         check_usable(config, optimizer, shapes)
-
-
-def _name_and_structure(
-    optimizer: optax.GradientTransformation | None, abstract: TrainState
-) -> tuple[str | None, str | None]:
-    if optimizer is None:
-        return None, None
-    return name_of(optimizer), structure(abstract.opt_state)
 
 
 def _check_same(record: Record, workdir: Path, own: tuple[str | None, str | None]) -> None:

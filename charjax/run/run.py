@@ -9,7 +9,7 @@ import numpy as np
 from charjax.config.schema import Config, Split
 from charjax.devices import placement, processes
 from charjax.evaluation.evaluate import evaluate
-from charjax.evaluation.units import bits, unit
+from charjax.evaluation.units import bits, of_loss, unit
 from charjax.language_model import LanguageModel
 from charjax.reporting.report import Report
 from charjax.run.directory import take_place
@@ -70,7 +70,7 @@ def evaluate_split(run: Run, state: TrainState, split: Split) -> float:
         step=step,
         split=split,
         loss=nats,
-        unit=f"nats per {per}",
+        unit=of_loss(run.config),
         **per_byte,
         bits_per_char=score.bits_per_char,
         rows=score.rows,

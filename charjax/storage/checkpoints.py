@@ -8,7 +8,7 @@ from typing import Any, Literal
 import jax
 
 from charjax.devices.memory import is_shortage
-from charjax.errors import InputError
+from charjax.errors import InputError, listed
 from charjax.storage import arrays, manifest
 from charjax.storage.failures import reason_for
 from charjax.storage.step import (
@@ -107,7 +107,7 @@ class Checkpoints:
             return int(which)
         raise InputError(
             f"`step` is {which}: {self.directory} holds step "
-            f"{_listed(steps)}; give one of them, best or latest."
+            f"{listed(steps, 'and')}; give one of them, best or latest."
         )
 
     def reading(
@@ -215,7 +215,3 @@ class Checkpoints:
 def warn(message: str) -> None:
     """Tells a person of what does not stop the work."""
     print(f"warning: {message}", file=sys.stderr)
-
-
-def _listed(steps: list[int]) -> str:
-    return " and ".join(filter(None, [", ".join(map(str, steps[:-1])), str(steps[-1])]))

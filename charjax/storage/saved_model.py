@@ -15,8 +15,8 @@ import jax
 
 from charjax.config.checks import checked_path
 from charjax.errors import InputError
-from charjax.storage import manifest, retention, run_directory
-from charjax.storage.atomic import sync
+from charjax.storage import manifest, run_directory
+from charjax.storage.atomic import remove, sync
 from charjax.storage.checkpoints import Checkpoints, Which
 from charjax.storage.failures import reason_for
 from charjax.storage.saver import Saver
@@ -113,7 +113,7 @@ def save(path: Path, items: Mapping[str, Any], record: Mapping[str, Any]) -> Non
             path.rename(working / _OLD)
         (working / _NEW).rename(path)
         sync(path.parent)
-        retention.remove(working)
+        remove(working)
     except OSError as error:
         with contextlib.suppress(OSError):
             _settle(path)
@@ -151,4 +151,4 @@ def _settle(path: Path) -> None:
     if not path.exists() and (left := _left(path)) is not None:
         left.rename(path)
         sync(path.parent)
-    retention.remove(_working(path))
+    remove(_working(path))
