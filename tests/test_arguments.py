@@ -38,6 +38,13 @@ def traced(function, *arguments):
 CASES = [
     # what is called, and what the message says
     (lambda: model.generate(5), "`prime` is 5: expected a string"),
+    (lambda: charjax.fit(config, fresh="no"), "`fresh` is 'no': expected True or False"),
+    (lambda: charjax.init(config, 3, jax.random.split(key)), "`key` is key<fry>[2]: expec"),
+    (lambda: charjax.init(config, 3, jnp.uint32(3)), "`key` is "),
+    (lambda: sample(ids, temperature=np.ones(3)), "`temperature` is float64[3]: expected"),
+    (lambda: traced(lambda k: sample(ids, top_k=k), 2), "its value must be known: make it static"),
+    (lambda: traced(lambda n: sample(ids, length=n), 2), "its value must be known: make it static"),
+    (lambda: traced(charjax.SamplingOptions, 0.5), "its value must be known: make it static"),
     (lambda: model.generate(b"a"), "`prime` is b'a': expected a string"),
     (lambda: model.generate(None), "`prime` is None"),
     (lambda: model.generate("a", "5"), "`length` is '5': expected a whole number"),

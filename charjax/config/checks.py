@@ -123,7 +123,10 @@ def checked(field: str, value: Any, hint: Any) -> Any:
     """
     annotated = typing.get_origin(hint) is Annotated
     hint, *checks = typing.get_args(hint) if annotated else (hint,)
-    value = _plain(value, hint)
+    try:
+        value = _plain(value, hint)
+    except TypeError:
+        refuse(field, value, "JAX traces it, and its value must be known: make it static")
     if not _accepts(value, hint):
         refuse(field, value, f"expected {describe(hint)}")
     for item in _items(value):

@@ -36,7 +36,9 @@ def check_key(key: Any) -> None:
     """
     dtype = getattr(key, "dtype", np.dtype(object))
     # The second is the older kind, `jax.random.PRNGKey`.
-    if not (jnp.issubdtype(dtype, jax.dtypes.prng_key) or dtype == jnp.uint32):
+    typed = jnp.issubdtype(dtype, jax.dtypes.prng_key)
+    legacy = dtype == jnp.uint32
+    if not (typed or legacy) or np.ndim(key) != (1 if legacy else 0):
         refuse("`key`", key, "expected a PRNG key, such as jax.random.key(0)")
 
 

@@ -209,6 +209,7 @@ def apply(
     check_ids("ids", ids, "batch time", vocab_size)
     rows, steps = ids.shape
     check_carry(config, carry, rows)
+    carry = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), carry)
     check_of_rows("reset", reset, np.bool_, [(rows, steps), (rows, 1)])
     check_of_rows("length", length, np.integer, [(rows,)])
     if key is not None:

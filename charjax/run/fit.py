@@ -17,7 +17,7 @@ from typing import Any
 
 import optax
 
-from charjax.config.checks import check_instance, checked_path, refuse
+from charjax.config.checks import check_instance, checked, checked_path, refuse
 from charjax.config.schema import Config
 from charjax.devices import memory, processes
 from charjax.devices.backend import computing
@@ -144,6 +144,9 @@ def fit(
     check_instance("config", config, Config, "such as charjax.load_config('anna')")
     check_instance("text", text, (str, bytes, type(None)), "or a path in data.source")
     workdir = None if workdir is None else checked_path("workdir", workdir)
+    flags = {"fresh": fresh, "strict": strict, "quiet": quiet}
+    for name, value in flags.items():
+        checked(f"`{name}`", value, bool)
     if not callable(stop):
         refuse("`stop`", stop, "expected a function that is asked after every step")
     quiet, after = quiet or not processes.is_first(), resolved(on_interrupt)
@@ -223,7 +226,7 @@ def _train(
         run.report.message(line)
     if is_over(run.plan, first, standing):
         early = "early " if first < run.plan.total else ""
-        remedy = how_to_train_longer(run.config, first)
+        remedy = how_to_train_longer(run, first)
         run.report.message(f"this run ended {early}at step {first:,}; {remedy}")
     else:
         if first > 0:

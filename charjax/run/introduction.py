@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import jax
 
-from charjax.config.schema import ENDING, Config
+from charjax.config.schema import ENDING, Config, flatten
 from charjax.errors import counted
 from charjax.evaluation.units import unit
 from charjax.model.cells import cell_named
@@ -82,13 +82,16 @@ def _hints_of_schedule(config: Config, first: int, total: int) -> Iterator[str]:
         )
 
 
-def how_to_train_longer(config: Config, total: int) -> str:
-    """What a person may do about a run that has ended after `total` steps."""
-    options = config.optimizer
-    if updates_at_zero(config, total, total + 1):
+def how_to_train_longer(run: Run, step: int) -> str:
+    """What a person may do about a run that has ended after `step` steps."""
+    config, options = run.config, run.config.optimizer
+    if updates_at_zero(config, step, step + 1):
         return (
             f"its {options.schedule} schedule has come down to 0: to train longer, give a "
             "larger train.steps or train.epochs, and optimizer.schedule_steps for the step "
             "at which the schedule then ends"
         )
-    return "a larger train.steps, train.epochs or train.early_stopping goes on"
+    limits = ["train.early_stopping"] if step < run.plan.total else run.plan.limits
+    values = dict(flatten(config))
+    given = " and ".join(f"{name} (now {values[name]})" for name in limits)
+    return f"a larger {given} goes on"

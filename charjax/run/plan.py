@@ -93,6 +93,17 @@ class Plan:
         return name_of(self.optimizer), structure(self.abstract.opt_state)
 
     @property
+    def limits(self) -> list[str]:
+        """The fields that say where the run ends."""
+        train = self.config.train
+        limits = ["train.steps"] if train.steps == self.total else []
+        if train.epochs is not None:
+            alone = self.config.replace(**{"train.steps": None})
+            if total_steps(alone, self.epoch_steps) == self.total:
+                limits.append("train.epochs")
+        return limits
+
+    @property
     def resuming(self) -> bool:
         """Whether the run in `workdir` goes on."""
         return self.stored is not None

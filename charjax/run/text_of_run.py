@@ -50,6 +50,8 @@ def survey_text(
     """
     if before is not None and record is None and text is None:
         text = _kept_text(before, config)
+        if stored is None and text is None:
+            config = _where_it_moved(before, config)
     if stored is None or before is None:
         return survey(config.data, text, watch=watch)
     asked = config.data.sources
@@ -81,6 +83,23 @@ def _kept_text(workdir: Path, config: Config) -> bytes | None:
             "`fresh=True` and another data.source."
         )
     return text
+
+
+def _where_it_moved(workdir: Path, config: Config) -> Config:
+    """A config that names the source of the run in `workdir`, where that is now if the
+    run and its text were moved together."""
+    paths, record = config.data.sources, replacement.newest_record(workdir)
+    if record is None or record.config.data.sources != paths or all(map(_is_there, paths)):
+        return config
+    moved = _moved(workdir, record)
+    if len(moved) != len(paths) or not all(map(_is_there, moved)):
+        return config
+    return config.replace(**{"data.source": moved})
+
+
+def _moved(workdir: Path, record: Record) -> Paths:
+    base = os.path.abspath(workdir)
+    return tuple(os.path.normpath(os.path.join(base, path)) for path in record.sources)
 
 
 def find_text(
@@ -138,8 +157,7 @@ def _known_places(
         yield data.sources, kept
     then = record.config.data.sources
     found = [data.sources, then]
-    base = os.path.abspath(workdir)
-    moved = tuple(os.path.normpath(os.path.join(base, path)) for path in record.sources)
+    moved = _moved(workdir, record)
     if len(moved) == len(then):
         pairs = list(zip(then, moved, strict=True))
         # Of several texts, some may have moved with the run.

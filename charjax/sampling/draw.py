@@ -17,7 +17,7 @@ from jax import Array
 from jax.core import Tracer
 from jaxtyping import Int, Integer
 
-from charjax.config.checks import AtLeast, checked
+from charjax.config.checks import AtLeast, checked, refuse
 from charjax.config.schema import Config
 from charjax.errors import InputError
 from charjax.model.arguments import check_config, check_ids, check_key
@@ -70,7 +70,9 @@ def _unchecked(**values: Any) -> SamplingOptions:
     return options
 
 
-def _options(temperature: Any, top_k: int | None) -> SamplingOptions:
+def _options(temperature: Any, top_k: int | None, rows: int) -> SamplingOptions:
+    if np.shape(temperature) not in ((), (rows,)):
+        refuse("`temperature`", temperature, f"expected one number, or [{rows}]")
     if np.ndim(temperature) == 0 and not isinstance(temperature, Tracer):
         return SamplingOptions(temperature, top_k)
     return _unchecked(**vars(SamplingOptions(top_k=top_k)) | {"temperature": temperature})
@@ -243,7 +245,7 @@ def sample(
             "`prime_ids` is empty: sample needs at least one id to go on from."
         )
     if options is None:
-        options = _options(temperature, top_k)
+        options = _options(temperature, top_k, len(ids))
     state = start(config, jnp.zeros(symbols, jnp.float32), ids.shape[0])
     lengths = jnp.full((ids.shape[0],), ids.shape[1], jnp.int32)
     state = prefill(config, params, state, ids, lengths, recurrence)

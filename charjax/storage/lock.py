@@ -94,6 +94,20 @@ def _is_at(path: Path, file: IO[str]) -> bool:
 
 
 def _unwritable(workdir: Path, error: OSError) -> InputError:
+    at_fault = next(
+        (
+            path
+            for path in (workdir, *workdir.parents)
+            if os.path.lexists(path) and not path.is_dir()
+        ),
+        None,
+    )
+    if at_fault is not None:
+        broken = "a link to nothing" if at_fault.is_symlink() else "not a directory"
+        return InputError(
+            f"{workdir} cannot be written, {at_fault} is {broken}: choose another "
+            "`workdir`."
+        )
     return InputError(
         f"{workdir} cannot be written, {error.strerror}: choose another `workdir`."
     )

@@ -72,7 +72,7 @@ def own_config(workdir: Path) -> Config:
     try:
         config = run_directory.read_config(workdir)
     except InputError as error:
-        record = _newest_record(workdir)
+        record = newest_record(workdir)
         if record is None:
             raise InputError(
                 f"{error} There is no checkpoint that has the run's config, so give "
@@ -84,7 +84,7 @@ def own_config(workdir: Path) -> Config:
 
 def description(workdir: Path) -> str:
     """The run in a directory, in a few words, as far as it can be read."""
-    record, source = _newest_record(workdir), "its text"
+    record, source = newest_record(workdir), "its text"
     with contextlib.suppress(InputError):
         source = " ".join(own_config(workdir).data.sources)
     if record is None:
@@ -97,7 +97,7 @@ def description(workdir: Path) -> str:
     )
 
 
-def _newest_record(workdir: Path) -> Any:
+def newest_record(workdir: Path) -> Any:
     """The record of the newest checkpoint that is not damaged, or None."""
     # These import jax, which a command that only asks for a config need not wait for.
     from charjax.storage import record

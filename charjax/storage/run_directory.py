@@ -33,6 +33,8 @@ TAKING = ".taking"
 """The folder in a run's directory whose files take the place of those beside it
 (`replacement.py`)."""
 
+_IN_STEP = ("record", "params", "manifest.json")
+
 _CHANGEABLE = frozenset(
     {
         *("train.steps", "train.epochs", "train.early_stopping"),
@@ -125,8 +127,15 @@ def write_config(workdir: Path, config: Config) -> None:
 
 
 def check_apart(workdir: Path, config: Config) -> None:
-    """Refuses a run that would write over, or read, its own text's folder."""
+    """Refuses a run that would write over, or read, its own text's folder, and one among
+    the checkpoints of another run, which may delete them."""
     here = Path(os.path.realpath(workdir))
+    for folder in (here, here.parent):
+        if folder.name == CHECKPOINTS and (folder.parent / CONFIG).exists():
+            raise InputError(
+                f"`workdir` is {workdir}: it is in the directory of another run, "
+                f"{folder.parent}; give that, or a directory outside of it."
+            )
     for source in config.data.sources:
         path = Path(os.path.realpath(source))
         inside = path.is_file() and here == path.parent and path.name in WRITTEN
@@ -207,9 +216,19 @@ def newest_run(root: Path) -> Path:
 
 
 def check_replaceable(workdir: Path) -> None:
-    """Refuses to replace what only looks like a run: a `config.json` of something else."""
-    path = located(workdir, CONFIG)
-    if any(located(workdir, name).exists() for name in (CHECKPOINTS, METRICS)):
+    """Refuses to delete what only looks like a run: a `config.json`, or a folder of
+    checkpoints, of something else."""
+    path, checkpoints = located(workdir, CONFIG), located(workdir, CHECKPOINTS)
+    found = list(checkpoints.iterdir()) if checkpoints.is_dir() else []
+    if any(map(_may_be_step, found)):
+        return
+    # Some systems leave hidden files in every folder.
+    if others := sorted(each.name for each in found if not each.name.startswith(".")):
+        raise InputError(
+            f"{checkpoints / others[0]} is not a run's: `fresh=True` would delete it; "
+            "move it away or choose another `workdir`."
+        )
+    if located(workdir, METRICS).exists():
         return
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
@@ -220,6 +239,14 @@ def check_replaceable(workdir: Path) -> None:
             f"{path} is not a run's: `fresh=True` will not replace it; "
             "move it away or choose another `workdir`."
         )
+
+
+def _may_be_step(path: Path) -> bool:
+    """Whether this is a step, damaged or not, or what a kill left of one."""
+    name, dot, _ = path.name.partition(".")
+    return name.isdigit() and (
+        bool(dot) or any((path / item).exists() for item in _IN_STEP)
+    )
 
 
 def has_checkpoint(run: Path) -> bool:

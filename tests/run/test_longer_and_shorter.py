@@ -241,3 +241,11 @@ def test_a_tenth_at_rate_0_and_a_long_warm_up_are_told(capsys, tmp_path):
     (line,) = shown(small(**{"optimizer.warmup_steps": 2}), capsys)
     assert "during 2 steps (optimizer.warmup_steps)" in line
     assert "has 10; a tenth of them would be 1" in line
+
+
+def test_a_run_that_is_over_says_which_limit_ended_it(run, capsys):
+    place = ["train", "--workdir", str(run), "--optimizer.schedule_steps", "40"]
+    assert main([*place, "--train.epochs", "0.8", "--train.steps", "90"]) == 0
+    assert main([*place, "--train.steps", "95"]) == 0
+    said = capsys.readouterr().err
+    assert "a larger train.epochs (now 0.8) goes on" in said

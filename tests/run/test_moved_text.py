@@ -54,6 +54,12 @@ def train(*options):
     return main(["train", *map(str, options)])
 
 
+def starts_over(workdir):
+    assert train("--workdir", workdir, "--fresh", "--train.steps", 1) == 0
+    assert inspect_run(workdir)["step"] == 1
+    return read_config(Path(workdir)).data.sources
+
+
 def goes_on(workdir, *options, steps=3):
     assert train("--workdir", workdir, "--train.steps", steps, *options) == 0
     assert inspect_run(workdir)["step"] == steps
@@ -188,3 +194,7 @@ def test_a_record_without_the_way_from_the_run_is_read(made, moved, monkeypatch)
     assert train("--workdir", "runs/file", "--train.steps", 3) == 2
     given = ("--data.source", "texts/z.txt")
     assert goes_on("runs/file", *given) == (str(moved / "texts/z.txt"),)
+
+
+def test_a_run_that_was_moved_with_its_text_starts_over(moved):
+    assert starts_over("runs/file") == (str(moved / "texts/z.txt"),)

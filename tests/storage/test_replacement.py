@@ -142,6 +142,22 @@ def test_only_a_run_can_be_replaced(tmp_path):
     check_replaceable(tmp_path)
 
 
+def test_checkpoints_of_something_else_are_never_deleted(tmp_path):
+    theirs = tmp_path / "checkpoints/100/model.pt"
+    theirs.parent.mkdir(parents=True)
+    theirs.write_text("weights")
+    for config in ('{"architectures": []}', "{", None):
+        if config is None:
+            (tmp_path / "config.json").unlink()
+        else:
+            (tmp_path / "config.json").write_text(config)
+        with pytest.raises(InputError, match="checkpoints/100 is not a run's"):
+            check_replaceable(tmp_path)
+    (tmp_path / "checkpoints/.DS_Store").write_text("")
+    theirs.rename(tmp_path / "checkpoints/100/params")
+    check_replaceable(tmp_path)
+
+
 def test_the_lengths_of_a_schedule_are_not_taken_over(tmp_path):
     fixed = {"optimizer.schedule_steps": 7, "optimizer.epoch_steps": 3, "train.steps": 9}
     write_config(tmp_path, Config().replace(**fixed))

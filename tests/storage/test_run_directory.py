@@ -15,6 +15,7 @@ from charjax.errors import InputError
 from charjax.storage import run_directory
 from charjax.storage.lock import lock
 from charjax.storage.run_directory import (
+    check_apart,
     create,
     holds_run,
     newest_run,
@@ -172,6 +173,26 @@ def test_the_lock_needs_a_directory(tmp_path):
         with pytest.raises(InputError, match="cannot be written"), lock(path):
             pass
     assert (tmp_path / "file").read_text() == "x"
+
+
+def test_what_is_no_directory_is_named(tmp_path):
+    (tmp_path / "file").write_text("")
+    (tmp_path / "link").symlink_to(tmp_path / "nothing")
+    for path, said in (
+        ("file", "file is not a directory"),
+        ("file/run", "file is not a directory"),
+        ("link", "link is a link to nothing"),
+    ):
+        with pytest.raises(InputError, match=said), lock(tmp_path / path):
+            pass
+
+
+@pytest.mark.parametrize("inside", ["checkpoints", "checkpoints/5"])
+def test_no_run_among_the_checkpoints_of_another(tmp_path, inside):
+    write_config(tmp_path, Config())
+    with pytest.raises(InputError, match="in the directory of another run"):
+        check_apart(tmp_path / inside, Config())
+    check_apart(tmp_path / "next", Config())
 
 
 def test_without_file_locks_there_is_no_protection(tmp_path, monkeypatch):
