@@ -19,13 +19,13 @@ __version__ = "0.1.0"
 
 # What type checkers read. `_MODULES` says the same to Python; a test compares the two.
 if TYPE_CHECKING:
+    from charjax.config.data import DataConfig as DataConfig
+    from charjax.config.model import ModelConfig as ModelConfig
+    from charjax.config.optimizer import OptimizerConfig as OptimizerConfig
+    from charjax.config.parallel import ParallelConfig as ParallelConfig
     from charjax.config.presets import load_config as load_config
     from charjax.config.schema import Config as Config
-    from charjax.config.schema import DataConfig as DataConfig
-    from charjax.config.schema import ModelConfig as ModelConfig
-    from charjax.config.schema import OptimizerConfig as OptimizerConfig
-    from charjax.config.schema import ParallelConfig as ParallelConfig
-    from charjax.config.schema import TrainConfig as TrainConfig
+    from charjax.config.train import TrainConfig as TrainConfig
     from charjax.errors import Diverged as Diverged
     from charjax.errors import InputError as InputError
     from charjax.evaluation.evaluate import Evaluation as Evaluation
@@ -51,10 +51,12 @@ if TYPE_CHECKING:
 else:
     _MODULES = {
         "config.presets": ("load_config",),
-        "config.schema": (
-            *("Config", "DataConfig", "ModelConfig", "OptimizerConfig"),
-            *("ParallelConfig", "TrainConfig"),
-        ),
+        "config.data": ("DataConfig",),
+        "config.model": ("ModelConfig",),
+        "config.optimizer": ("OptimizerConfig",),
+        "config.parallel": ("ParallelConfig",),
+        "config.schema": ("Config",),
+        "config.train": ("TrainConfig",),
         "errors": ("Diverged", "InputError"),
         "evaluation.evaluate": ("Evaluation", "evaluate"),
         "language_model": ("LanguageModel", "load"),

@@ -12,7 +12,8 @@ import numpy as np
 from jax import Array
 
 from charjax.config.checks import AtLeast, check_instance, checked, checked_path, refuse
-from charjax.config.schema import Config, OnUnknown
+from charjax.config.data import OnUnknown
+from charjax.config.schema import Config
 from charjax.devices import memory
 from charjax.devices import mesh as meshes
 from charjax.devices.backend import computing

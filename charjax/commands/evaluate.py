@@ -10,7 +10,7 @@ import tyro
 import charjax
 from charjax.commands.of_run import OfRun, Switch
 from charjax.commands.signals import Signals
-from charjax.config.schema import OnUnknown, Split
+from charjax.config.data import OnUnknown, Split
 from charjax.errors import InputError, counted
 
 

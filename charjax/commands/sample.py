@@ -11,7 +11,7 @@ import tyro
 import charjax
 from charjax.commands.of_run import OfRun
 from charjax.commands.signals import Signals
-from charjax.config.schema import OnUnknown
+from charjax.config.data import OnUnknown
 from charjax.errors import InputError
 from charjax.sampling.options import SamplingOptions
 from charjax.text.sources import is_stream

@@ -14,8 +14,9 @@ import charjax
 from charjax.commands.fields import read
 from charjax.commands.of_run import RUNS, Switch
 from charjax.commands.signals import Signals
+from charjax.config.optimizer import NOT_AN_OPTION
 from charjax.config.presets import SETTLED_BY_RUNS, default_name, load_config
-from charjax.config.schema import NOT_AN_OPTION, Config, flatten
+from charjax.config.schema import Config, flatten
 from charjax.errors import InputError
 from charjax.storage import replacement, run_directory
 

@@ -4,6 +4,8 @@ Over `data` the rows of a batch are split, over `model` the units of a layer and
 of the head. One device is a mesh of one.
 """
 
+import dataclasses
+from collections.abc import Collection
 from typing import Any
 
 import jax
@@ -50,17 +52,24 @@ def local_rows(mesh: Mesh, rows: int) -> tuple[int, int]:
 
 
 def recurrence_for(
-    config: Config, mesh: Mesh, batch: tuple[int, int] | None = None
+    config: Config,
+    mesh: Mesh,
+    batch: tuple[int, int] | None = None,
+    proven: Collection[str] = (),
 ) -> Recurrence:
     """The implementation of the recurrence that suits a config on these devices, and so
-    many rows and steps; None is the windows of training.
+    many rows and steps; None is the windows of training. `proven` as `choose` has it.
 
     >>> recurrence_for(Config(), make_mesh()).name
     'scan'
     """
     platform = mesh.devices.flat[0].platform
     batch = batch or (config.data.batch_size, config.data.sequence_length)
-    return choose(platform, config.model, batch, config.train.precision, mesh.shape)
+    chosen = choose(
+        *(platform, config.model, batch, config.train.precision, mesh.shape), proven
+    )
+    place = dataclasses.replace(chosen.place, mesh=mesh, rows_axis=DATA)
+    return dataclasses.replace(chosen, place=place)
 
 
 def check_devices(config: Config, mesh: Mesh) -> None:

@@ -14,7 +14,8 @@ from jax import Array
 from jaxtyping import Bool, Float, Integer
 
 from charjax.config.checks import checked
-from charjax.config.schema import Config, ModelConfig
+from charjax.config.model import ModelConfig
+from charjax.config.schema import Config
 from charjax.model import parameters, stack
 from charjax.model.arguments import (
     Count,

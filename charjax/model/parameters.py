@@ -18,7 +18,7 @@ from typing import Any
 import jax
 
 from charjax.config.checks import check_same, refuse
-from charjax.config.schema import ModelConfig
+from charjax.config.model import ModelConfig
 from charjax.model.cells import cell_named
 from charjax.model.parameter import Parameter
 

@@ -4,7 +4,8 @@ from collections.abc import Iterator
 
 import jax
 
-from charjax.config.schema import ENDING, Config, flatten
+from charjax.config.optimizer import ENDING
+from charjax.config.schema import Config, flatten
 from charjax.errors import counted
 from charjax.evaluation.units import unit
 from charjax.model.cells import cell_named

@@ -2,7 +2,8 @@
 
 import dataclasses
 
-from charjax.config.schema import Config, ModelConfig
+from charjax.config.model import ModelConfig
+from charjax.config.schema import Config
 from charjax.errors import InputError, counted
 from charjax.language_model import LanguageModel, load
 from charjax.text.vocabulary import Vocabulary

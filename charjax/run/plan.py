@@ -11,7 +11,8 @@ import jax
 import optax
 from jax import Array
 
-from charjax.config.schema import SPLITS, Config, flatten
+from charjax.config.data import SPLITS
+from charjax.config.schema import Config, flatten
 from charjax.devices import memory, placement, processes
 from charjax.devices import mesh as meshes
 from charjax.errors import InputError

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from charjax.config.schema import Config, Split
+from charjax.config.data import Split
+from charjax.config.schema import Config
 from charjax.devices import placement, processes
 from charjax.evaluation.evaluate import evaluate
 from charjax.evaluation.units import bits, of_loss, unit

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from charjax.config.checks import checked, checked_path
-from charjax.config.schema import OnUnknown, Split
+from charjax.config.data import OnUnknown, Split
 from charjax.errors import InputError
 from charjax.evaluation.evaluate import evaluate
 from charjax.language_model import LanguageModel, load

@@ -5,7 +5,8 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-from charjax.config.schema import Config, DataConfig
+from charjax.config.data import DataConfig
+from charjax.config.schema import Config
 from charjax.errors import InputError
 from charjax.storage import replacement, run_directory
 from charjax.storage.record import Record

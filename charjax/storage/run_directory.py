@@ -7,15 +7,10 @@ import os
 import stat
 from pathlib import Path
 
+from charjax.config.model import ModelConfig
+from charjax.config.optimizer import ENDING
 from charjax.config.presets import SETTLED_BY_RUNS
-from charjax.config.schema import (
-    ENDING,
-    Config,
-    ModelConfig,
-    flatten,
-    from_dict,
-    to_dict,
-)
+from charjax.config.schema import Config, flatten, from_dict, to_dict
 from charjax.errors import InputError
 from charjax.storage.atomic import replacing, sync
 
@@ -40,6 +35,7 @@ _CHANGEABLE = frozenset(
         *("train.steps", "train.epochs", "train.early_stopping"),
         *("train.eval_every", "train.checkpoint_every", "train.log_every"),
         *("train.sample_every", "parallel.model", "parallel.fsdp", "data.source"),
+        "model.recurrence",
     }
 )
 

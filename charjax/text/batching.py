@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from charjax.config.schema import SPLITS, DataConfig, Split
+from charjax.config.data import SPLITS, DataConfig, Split
 from charjax.errors import InputError, counted
 
 _FEISTEL_ROUNDS = 8

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import AnyStr
 
-from charjax.config.schema import DataConfig
+from charjax.config.data import DataConfig
 from charjax.errors import InputError
 from charjax.text import sources
 from charjax.text.encodings import refusal

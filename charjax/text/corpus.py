@@ -7,7 +7,7 @@ from fractions import Fraction
 import numpy as np
 from jaxtyping import UInt
 
-from charjax.config.schema import SPLITS, Split
+from charjax.config.data import SPLITS, Split
 from charjax.errors import InputError
 from charjax.text import sources, token_cache
 from charjax.text.cleaning import Tally, clean

@@ -9,7 +9,7 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
-from charjax.config.schema import DataConfig
+from charjax.config.data import DataConfig
 from charjax.errors import InputError
 from charjax.text import builtin, downloads
 from charjax.text.watch import Watch, silent

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from charjax.config.schema import DataConfig, OnUnknown
+from charjax.config.data import DataConfig, OnUnknown
 from charjax.errors import InputError
 from charjax.text import sources, token_cache
 from charjax.text.cleaning import Tally, clean, raw_digest

@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 
-from charjax.config.schema import DataConfig
+from charjax.config.data import DataConfig
 from charjax.errors import InputError
 from charjax.text.description import TextDescription
 from charjax.text.downloads import cache_directory

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from jaxtyping import Int32, Integer, UInt
 
 from charjax.config.checks import check_fields, check_instance, checked, refuse
-from charjax.config.schema import OnUnknown
+from charjax.config.data import OnUnknown
 from charjax.errors import InputError
 
 # Symbols encoded at a time; each takes several times four bytes of scratch space.

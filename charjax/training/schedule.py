@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import optax
 from jax import Array
 
-from charjax.config.schema import ENDING, Config
+from charjax.config.optimizer import ENDING
+from charjax.config.schema import Config
 from charjax.errors import InputError
 
 

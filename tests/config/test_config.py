@@ -1,7 +1,9 @@
 """What a config accepts, refuses and says."""
 
 import dataclasses
+import importlib
 import json
+import pkgutil
 import re
 import typing
 from typing import Annotated
@@ -218,6 +220,19 @@ def test_the_cells_of_the_schema_are_those_there_are():
     from charjax.model.cells import names
 
     assert sorted(choices(ModelConfig, "cell")) == names()
+
+
+def test_the_recurrences_of_the_schema_are_those_there_are():
+    from charjax.model import recurrence
+
+    modules = [
+        importlib.import_module(f"{recurrence.__name__}.{module.name}")
+        for module in pkgutil.iter_modules(recurrence.__path__)
+    ]
+    found = {
+        module.__name__.rpartition(".")[2] for module in modules if hasattr(module, "run")
+    }
+    assert set(choices(ModelConfig, "recurrence")) == {"auto", *found}
 
 
 def test_each_optimizer_of_the_schema_makes_an_update_of_its_own():

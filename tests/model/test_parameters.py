@@ -1,11 +1,15 @@
 """The table of parameters, and a cell whose recurrence is its own."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from charjax.config.schema import Config, ModelConfig
+from charjax.config.model import ModelConfig
+from charjax.config.schema import Config
+from charjax.errors import InputError
 from charjax.model import network, parameters
 from charjax.model.cells import Cell, HiddenState, cell_named, names
 from charjax.model.network import apply, init, initial_carry
@@ -83,11 +87,25 @@ def test_the_choice_is_told_the_platform_and_asks_nobody(monkeypatch):
         for platform in ("cpu", "gpu", "tpu")
         for devices in (1, 8)
     }
-    assert {choice.name for choice in chosen.values()} == {"scan"}
+    names = {place: choice.name for place, choice in chosen.items()}
+    for (platform, _), name in names.items():
+        assert name == {"cpu": "scan", "gpu": "gpu", "tpu": "scan"}[platform]
     layouts = {place: choice.layout for place, choice in chosen.items()}
     assert layouts["gpu", 1] == layouts["tpu", 8] == layouts["gpu", 8]
     assert len({layouts["cpu", 1], layouts["cpu", 8], layouts["gpu", 1]}) == 3
     assert all(choice.reason for choice in chosen.values())
+
+
+def test_an_implementation_can_be_asked_for_where_it_runs():
+    def chosen(name, platform="cpu"):
+        asked = dataclasses.replace(model(), recurrence=name)
+        return choose(platform, asked, (32, 64), "float32", {"data": 1, "model": 1})
+
+    assert chosen("plain").name == "plain" and chosen("scan", "tpu").name == "scan"
+    assert chosen("scan").layout == chosen("auto").layout
+    assert chosen("plain").describe(cell_named("lstm")) == "plain, asked for"
+    with pytest.raises(InputError, match=r"model\.recurrence is 'tpu': .*'scan'"):
+        chosen("tpu", "gpu")
 
 
 def test_pure_functions_ask_nobody_where_they_run(monkeypatch):
@@ -113,7 +131,7 @@ def gated_parameters(config, width, one_hot):
     return layer(2, config.hidden_size, width, one_hot, bias=0.0)
 
 
-def gated_run(cell, dtype, layer, inputs, state, reset=None, length=None, layout=None):
+def gated_run(cell, dtype, layer, inputs, state, reset=None, length=None, *_):
     kernel = layer["kernel_h"].astype(dtype)
     xs = jnp.tensordot(inputs.astype(dtype), layer["kernel_x"].astype(dtype), 1)
 

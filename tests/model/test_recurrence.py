@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from jax.test_util import check_grads
 
-from charjax.config.schema import ModelConfig
+from charjax.config.model import ModelConfig
 from charjax.model.cells import Cell, cell_named, names
 from charjax.model.cells.lstm import LSTMState
 from charjax.model.parameter import layer as usual_layer

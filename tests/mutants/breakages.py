@@ -252,7 +252,7 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     Mutant(
         "a learning rate of zero is refused",
-        "charjax/config/schema.py",
+        "charjax/config/optimizer.py",
         "learning_rate: Annotated[float, Positive()]",
         "learning_rate: Annotated[float, Positive(zero=True)]",
         "tests/config/test_config.py -k impossible",

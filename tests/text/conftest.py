@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from charjax.config.schema import DataConfig
+from charjax.config.data import DataConfig
 from charjax.text import sources
 from charjax.text.corpus import load
 from charjax.text.survey import survey

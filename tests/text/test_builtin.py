@@ -2,7 +2,7 @@ import sys
 
 import pytest
 
-from charjax.config.schema import DataConfig
+from charjax.config.data import DataConfig
 from charjax.errors import InputError
 from charjax.text import builtin
 from charjax.text.survey import survey

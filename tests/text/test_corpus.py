@@ -69,7 +69,7 @@ def test_a_share_is_not_a_victim_of_floats():
 
 _MEASURE = """
 import sys, threading, time
-from charjax.config.schema import DataConfig
+from charjax.config.data import DataConfig
 from charjax.text.corpus import load
 from charjax.text.survey import survey
 

@@ -8,7 +8,7 @@ import zipfile
 
 import pytest
 
-from charjax.config.schema import DataConfig
+from charjax.config.data import DataConfig
 from charjax.errors import InputError
 from charjax.text import downloads, sources
 from charjax.text.survey import survey

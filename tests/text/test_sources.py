@@ -2,7 +2,7 @@ import os
 
 import pytest
 
-from charjax.config.schema import DataConfig
+from charjax.config.data import DataConfig
 from charjax.errors import InputError
 from charjax.text import sources
 from charjax.text.survey import survey

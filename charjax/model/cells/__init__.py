@@ -1,7 +1,7 @@
 """Recurrent cells: what one layer does in one step; nothing here knows time or layers.
 
 Each file of this folder is a cell, under the name that `model.cell` gives it, and holds it
-as `CELL`. A new cell is a new file and its name in `config/schema.py`.
+as `CELL`. A new cell is a new file and its name in `config/model.py`.
 
 The products with the kernels belong to the recurrence: a step is given `x`, the projected
 input, and `h_proj`, the projected hidden state, both `[b, g, h]`. It treats each row on its
@@ -18,7 +18,7 @@ from typing import Any, Literal, NamedTuple
 import jax.numpy as jnp
 from jax import Array
 
-from charjax.config.schema import ModelConfig
+from charjax.config.model import ModelConfig
 from charjax.model.parameter import Parameter
 
 Vectors = Mapping[str, Array]

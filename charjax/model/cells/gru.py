@@ -4,7 +4,7 @@
 import jax.numpy as jnp
 from jax import Array
 
-from charjax.config.schema import ModelConfig
+from charjax.config.model import ModelConfig
 from charjax.model.cells import Cell, HiddenState, Kept, Slopes, Vectors, by_gate
 from charjax.model.parameter import Parameter, layer
 

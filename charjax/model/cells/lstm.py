@@ -6,7 +6,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jax import Array
 
-from charjax.config.schema import ModelConfig
+from charjax.config.model import ModelConfig
 from charjax.model.cells import Cell, Kept, Slopes, Vectors, by_gate
 from charjax.model.parameter import Parameter, layer
 

@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 from jax import Array
 
-from charjax.config.schema import ModelConfig
+from charjax.config.model import ModelConfig
 from charjax.model.cells import Cell, HiddenState, Kept, Slopes, Vectors
 from charjax.model.parameter import Parameter, layer
 

@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float, Integer
 
 from charjax.model.cells import Cell, Vectors
 from charjax.model.recurrence.layout import GENERAL, Layout, product
+from charjax.model.recurrence.place import ANYWHERE, Place
 from charjax.model.recurrence.products import are_ids, read_rows
 
 Layer = Mapping[str, Array]
@@ -26,6 +27,7 @@ def run(
     reset: Bool[Array, "time batch"] | None = None,
     length: Integer[Array, " batch"] | None = None,
     layout: Layout = GENERAL,
+    place: Place = ANYWHERE,
 ) -> tuple[Float[Array, "time batch hidden"], Any]:
     """Runs one layer over time.
 
@@ -41,11 +43,12 @@ def run(
       length: `[b]`, after how many steps a row's state stays what it is, so that rows of
         different lengths can share one call; None is never.
       layout: how arrays are kept and multiplied.
+      place: where it runs.
 
     Returns:
       Hidden states `[t, b, h]` and the state after the last step, both float32.
     """
-    del layout
+    del layout, place
     xs, gates = projections(dtype, layer, inputs)
 
     def step(carry: tuple[Any, Array], x: Any) -> tuple[tuple[Any, Array], Array]:

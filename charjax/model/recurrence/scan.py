@@ -26,6 +26,7 @@ from jaxtyping import Bool, Float, Integer
 from charjax.model.cells import Cell, Vectors
 from charjax.model.recurrence import plain
 from charjax.model.recurrence.layout import GENERAL, Layout
+from charjax.model.recurrence.place import ANYWHERE, Place
 from charjax.model.recurrence.plain import Layer, projections, vectors, zeroed
 from charjax.model.recurrence.products import add_rows, are_ids
 
@@ -39,8 +40,10 @@ def run(
     reset: Bool[Array, "time batch"] | None = None,
     length: Integer[Array, " batch"] | None = None,
     layout: Layout = GENERAL,
+    place: Place = ANYWHERE,
 ) -> tuple[Float[Array, "time batch hidden"], Any]:
     """What `plain.run` does, which serves rows of different lengths itself."""
+    del place
     if length is not None or inputs.shape[0] == 0:
         return plain.run(cell, dtype, layer, inputs, state, reset, length, layout)
     return _run(cell, jnp.dtype(dtype), layout, layer, inputs, state, reset)

@@ -1,0 +1,3 @@
+"""A scan for GPUs."""
+
+from charjax.model.recurrence.scan import run as run
