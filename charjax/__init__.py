@@ -19,6 +19,8 @@ __version__ = "0.1.0"
 
 # What type checkers read. `_MODULES` says the same to Python; a test compares the two.
 if TYPE_CHECKING:
+    from charjax.compiled.compile_for import compile_for as compile_for
+    from charjax.compiled.result import Compiled as Compiled
     from charjax.config.data import DataConfig as DataConfig
     from charjax.config.model import ModelConfig as ModelConfig
     from charjax.config.optimizer import OptimizerConfig as OptimizerConfig
@@ -50,6 +52,8 @@ if TYPE_CHECKING:
     from charjax.training.step import train_step as train_step
 else:
     _MODULES = {
+        "compiled.compile_for": ("compile_for",),
+        "compiled.result": ("Compiled",),
         "config.presets": ("load_config",),
         "config.data": ("DataConfig",),
         "config.model": ("ModelConfig",),

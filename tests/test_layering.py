@@ -20,6 +20,7 @@ ROOMS = [
     "training",
     "evaluation",
     "sampling",
+    "compiled",
     "storage",
     "language_model",
     "views",

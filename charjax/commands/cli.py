@@ -61,7 +61,7 @@ def found() -> dict[str, ModuleType]:
     """The commands by name.
 
     >>> list(found())
-    ['completion', 'evaluate', 'help', 'inspect', 'sample', 'train', 'version']
+    ['compile', 'completion', 'evaluate', 'help', 'inspect', 'sample', 'train', 'version']
     """
     modules = {
         name: importlib.import_module(f"{commands.__name__}.{name}")

@@ -92,7 +92,7 @@ def _commands() -> Iterator[tuple[str, str, list[Option]]]:
 def _choices(command: str, option: str = "") -> tuple[str, ...]:
     """What an option can be beside its own choices, or the word after the command."""
     return {
-        "train --config": tuple(presets()),
+        **dict.fromkeys(("train --config", "compile --config"), tuple(presets())),
         "help ": tuple(cli.found()),
         "completion ": ("bash", "zsh", "fish"),
     }.get(f"{command} {option}", ())

@@ -81,6 +81,11 @@ def carry_sharding(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, P(None, DATA, MODEL))
 
 
+def batch_sharding(mesh: Mesh) -> NamedSharding:
+    """The sharding of each leaf of a batch `[b, ...]`."""
+    return NamedSharding(mesh, P(DATA))
+
+
 def spread(place: NamedSharding, ndim: int) -> str:
     """What splits each dimension of an array, and in how many: `-, data 4, model 2`."""
     axes = [*place.spec, *[None] * (ndim - len(place.spec))]
@@ -121,7 +126,7 @@ def replicated(mesh: Mesh) -> NamedSharding:
 
 def put_batch(mesh: Mesh, batch: Batch) -> Batch:
     """This process's rows of a batch, as arrays over all devices."""
-    place = NamedSharding(mesh, P(DATA))
+    place = batch_sharding(mesh)
     return Batch(*(jax.make_array_from_process_local_data(place, leaf) for leaf in batch))
 
 

@@ -74,7 +74,7 @@ class Evaluation:
 
 
 # The config is static and hashable: one compilation serves each config and shape.
-_step = jax.jit(eval_step, static_argnums=(0, 4))
+jitted_step = jax.jit(eval_step, static_argnums=(0, 4))
 
 
 @computing()
@@ -152,7 +152,7 @@ def _total(
     for batch in batches:
         local = Batch(*(leaf[first:last] for leaf in _pad_rows(batch, padded)))
         placed = placement.put_batch(mesh, local)
-        carry, nats = _step(config, params, carry, placed, recurrence)
+        carry, nats = jitted_step(config, params, carry, placed, recurrence)
         # One window runs while the one before it is looked at. Far more at once would
         # fill the memory, and several CPU devices would wait for each other for ever.
         if waiting is not None:

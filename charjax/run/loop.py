@@ -4,27 +4,24 @@ Everything here has side effects on purpose; what it calls to compute is pure.
 """
 
 import dataclasses
-import functools
 from collections.abc import Callable
 from typing import Any
 
 import jax
 
-from charjax.config.schema import Config
 from charjax.devices import mesh as meshes
 from charjax.devices import placement, processes
 from charjax.errors import Diverged, counted
 from charjax.evaluation.units import bits, of_loss, short, unit
 from charjax.run.clock import Clock
-from charjax.run.plan import Plan
 from charjax.run.run import Run, evaluate_split, sample, save, tolerate
 from charjax.run.start import prng_keys
 from charjax.storage.record import Standing
 from charjax.storage.saver import Saver
 from charjax.text import batching
+from charjax.training.program import training_program
 from charjax.training.schedule import pieces
 from charjax.training.state import TrainState
-from charjax.training.step import train_step
 
 # Only the config's optimizer tells its learning rate.
 _LOGGED = ("learning_rate", "grad_norm")
@@ -77,25 +74,14 @@ def _update(run: Run) -> Callable[[TrainState, Any, int], tuple[TrainState, Any]
     own program."""
     plan, config = run.plan, run.config
     _, key = prng_keys(config)
-    updates = [(until, _compiled(plan, piece)) for until, piece in pieces(config)]
+    place = plan.mesh, plan.sharding, plan.recurrence, plan.optimizer
+    updates = [(until, training_program(piece, *place)) for until, piece in pieces(config)]
 
     def update(state: TrainState, batch: Any, done: int) -> tuple[TrainState, Any]:
         piece = next(piece for until, piece in updates if done < until)
         return piece(state, batch, key)
 
     return update
-
-
-def _compiled(plan: Plan, config: Config) -> Callable[..., tuple[TrainState, Any]]:
-    step = functools.partial(
-        train_step,
-        config,
-        optimizer=plan.optimizer,
-        recurrence=plan.recurrence,
-        gather=placement.gathered(plan.mesh, config),
-    )
-    shardings = (plan.sharding, placement.replicated(plan.mesh))
-    return jax.jit(step, donate_argnums=0, out_shardings=shardings)
 
 
 def _batches(run: Run) -> Callable[[int], batching.Batch]:

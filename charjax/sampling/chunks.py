@@ -20,8 +20,8 @@ CHUNK = 128
 # Longest piece of text read in one pass, which bounds memory and compiled shapes.
 PASS = 1024
 
-_prefill = jax.jit(sampling.prefill, static_argnums=(0, 5))
-_draw = jax.jit(sampling.draw, static_argnums=(0, 3, 6))
+jitted_prefill = jax.jit(sampling.prefill, static_argnums=(0, 5))
+jitted_draw = jax.jit(sampling.draw, static_argnums=(0, 3, 6))
 
 
 def pieces(ids: np.ndarray) -> Iterator[tuple[np.ndarray, int]]:
@@ -44,7 +44,7 @@ def read(
     that suits so many rows and steps."""
     for piece, count in pieces(ids):
         lengths, suitable = np.full(1, count, np.int32), recurrence(1, len(piece))
-        state = _prefill(config, params, state, piece[None], lengths, suitable)
+        state = jitted_prefill(config, params, state, piece[None], lengths, suitable)
     return state
 
 
@@ -61,7 +61,7 @@ def drawn(
     numbers: Any = jax.tree.map(jnp.float32, options)
     waiting, left = None, length
     while left > 0:
-        state, ids = _draw(config, params, state, CHUNK, key, numbers, recurrence)
+        state, ids = jitted_draw(config, params, state, CHUNK, key, numbers, recurrence)
         # The next chunk is under way while this one is looked at.
         if waiting is not None:
             yield np.asarray(waiting)
