@@ -528,8 +528,8 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "stateful evaluation carries the state",
         "charjax/evaluation/evaluate.py",
-        "carry, nats = _step(",
-        "_, nats = _step(",
+        "carry, nats = jitted_step(",
+        "_, nats = jitted_step(",
         "tests/evaluation/test_evaluate.py -k stateful",
     ),
     # Dropout and clipping.
