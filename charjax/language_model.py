@@ -307,7 +307,7 @@ class LanguageModel:
         first = jax.tree.leaves(self.params)[0]
         devices = first.devices() if isinstance(first, Array) else jax.local_devices()[:1]
         mesh = meshes.make_mesh(list(devices))
-        return meshes.recurrence_for(self.config, mesh, (rows, steps))
+        return meshes.inference_recurrence(self.config, mesh, (rows, steps))
 
 
 def _options(

@@ -57,8 +57,8 @@ def recurrence_for(
     batch: tuple[int, int] | None = None,
     proven: Collection[str] = (),
 ) -> Recurrence:
-    """The implementation of the recurrence that suits a config on these devices, and so
-    many rows and steps; None is the windows of training. `proven` as `choose` has it.
+    """The implementation of the recurrence that suits training by a config on these
+    devices, and so many rows and steps; None is its windows. `proven` as `choose` has it.
 
     >>> recurrence_for(Config(), make_mesh()).name
     'scan'
@@ -70,6 +70,22 @@ def recurrence_for(
     )
     place = dataclasses.replace(chosen.place, mesh=mesh, rows_axis=DATA)
     return dataclasses.replace(chosen, place=place)
+
+
+def inference_recurrence(
+    config: Config, mesh: Mesh, batch: tuple[int, int] | None = None
+) -> Recurrence:
+    """The implementation for evaluation and sampling, which is never a kernel: so a model
+    is read anywhere, whatever it was trained with, and a score does not depend on a check.
+    `plain` and `scan`, which run everywhere, are used where they are asked for.
+
+    >>> trained = Config().replace(**{"model.recurrence": "triton"})
+    >>> inference_recurrence(trained, make_mesh()).name
+    'scan'
+    """
+    if config.model.recurrence not in ("plain", "scan"):
+        config = config.replace(**{"model.recurrence": "auto"})
+    return recurrence_for(config, mesh, batch)
 
 
 def check_devices(config: Config, mesh: Mesh) -> None:

@@ -146,7 +146,7 @@ def _total(
         lambda leaf: jax.device_put(leaf, placement.carry_sharding(mesh)),
         initial_carry(config, padded),
     )
-    recurrence = meshes.recurrence_for(config, mesh)
+    recurrence = meshes.inference_recurrence(config, mesh)
     sums: list[float] = []
     waiting = None
     for batch in batches:

@@ -30,6 +30,7 @@ from charjax.reporting.report import Report, open_report
 from charjax.run.directory import locked, opened, settle
 from charjax.run.interruption import OnInterrupt, exception, noted, resolved
 from charjax.run.introduction import how_to_train_longer, introduction
+from charjax.run.kernels import with_kernels
 from charjax.run.loop import loop
 from charjax.run.plan import Plan, check_agreement, going_on, is_over, plan
 from charjax.run.run import Run, score_test
@@ -178,6 +179,7 @@ def _fit(
     with processes.all_or_none(), reading(quiet) as watch:
         planned = plan(config, workdir, text, fresh, strict, watch, optimizer)
     check_agreement(planned)
+    planned = with_kernels(planned)
     with processes.leaving_together(Diverged), locked(planned) as place:
         with processes.all_or_none(), reading(quiet) as watch:
             corpus = load_corpus(planned.surveyed, watch)

@@ -15,6 +15,7 @@ from charjax.config.data import SPLITS
 from charjax.config.schema import Config, flatten
 from charjax.devices import memory, placement, processes
 from charjax.devices import mesh as meshes
+from charjax.devices.proof import Proof
 from charjax.errors import InputError
 from charjax.language_model import LanguageModel
 from charjax.model.network import init
@@ -66,6 +67,9 @@ class Plan:
 
     recurrence: Recurrence
     """The implementation that training uses."""
+
+    proof: Proof | None
+    """The kernels that it may be; None where there is none to prove."""
 
     optimizer: optax.GradientTransformation | None
     """In place of what the config says; None is that."""
@@ -164,6 +168,7 @@ def plan(
         surveyed=surveyed,
         mesh=mesh,
         recurrence=meshes.recurrence_for(config, mesh),
+        proof=None,
         optimizer=optimizer,
         make=make,
         abstract=abstract,

@@ -57,7 +57,9 @@ class Run:
         workdir, paths = self.plan.workdir, self.config.data.sources
         near = () if workdir is None else from_workdir(paths, workdir.absolute())
         return Record(
-            *(step, self.config, text, loss, standing, versions(), *own), sources=near
+            *(step, self.config, text, loss, standing, versions(), *own),
+            sources=near,
+            proof=self.plan.proof,
         )
 
 

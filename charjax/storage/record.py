@@ -14,6 +14,7 @@ import numpy as np
 
 from charjax.config.checks import check_fields, refuse
 from charjax.config.schema import Config, from_dict, to_dict
+from charjax.devices.proof import Proof
 from charjax.errors import InputError
 from charjax.storage.checkpoints import Checkpoints
 from charjax.text.description import TextDescription
@@ -72,6 +73,9 @@ class Record:
     sources: tuple[str, ...] = ()
     """`data.source` as paths from the run's directory, which may move with its text."""
 
+    proof: Proof | None = None
+    """The kernels that were proven on the run's devices; None where none had to be."""
+
     def to_dict(self) -> dict[str, Any]:
         """As JSON values."""
         values = {
@@ -91,6 +95,8 @@ class Record:
         }
         if self.optimizer_state is not None:
             values["optimizer_state"] = self.optimizer_state
+        if self.proof is not None:
+            values["proof"] = dataclasses.asdict(self.proof)
         return values
 
 
@@ -156,7 +162,19 @@ def parsed(values: Mapping[str, Any], step: int) -> Record:
         versions=versions,
         **own,
         sources=tuple(sources),
+        proof=_proof(values.get("proof")),
     )
+
+
+def _proof(values: Any) -> Proof | None:
+    """None in records of runs that had nothing to prove, or of before there was a proof."""
+    if values is None:
+        return None
+    match values:
+        case {"place": str(place), "kernels": list(names), **others} if not others:
+            if all(isinstance(name, str) for name in names):
+                return Proof(place, tuple(names))
+    refuse("proof", values, "expected a place and the names of kernels")
 
 
 def _part(values: Mapping[str, Any], name: str, kind: type) -> Any:

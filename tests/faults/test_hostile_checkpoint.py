@@ -281,6 +281,9 @@ def test_inspection_refuses_a_record_without_its_versions(run, change):
         changed("corpus.characters", "many"),
         changed("optimizer", 3),
         changed("optimizer_state", 3),
+        changed("proof", "triton"),
+        changed("proof", {"place": "here"}),
+        changed("proof", {"place": "here", "kernels": [3]}),
     ],
 )
 def test_a_run_does_not_go_on_from_a_record_that_does_not_fit(run, change):

@@ -577,4 +577,26 @@ MUTANTS: tuple[Mutant, ...] = (
         "",
         "tests/run/test_several_processes.py -m slow -k not_shared",
     ),
+    # Kernels prove themselves.
+    Mutant(
+        "a kernel whose gradients differ is not used",
+        "charjax/devices/proof.py",
+        "        if times <= 1:\n",
+        "        if times:\n",
+        "tests/devices/test_proof.py -k wrong",
+    ),
+    Mutant(
+        "a kernel that is slower is not used",
+        "charjax/devices/proof.py",
+        "if seconds >= usual_seconds:",
+        "if seconds < 0:",
+        "tests/devices/test_proof.py -k slower",
+    ),
+    Mutant(
+        "a resumed run stays with the kernels that it has found",
+        "charjax/run/kernels.py",
+        "kept = None if plan.record is None else plan.record.proof",
+        "kept = None",
+        "tests/run/test_kernels.py -k stays_with",
+    ),
 )

@@ -102,13 +102,37 @@ def choose(
                 f"model.recurrence is {model.recurrence!r}: {obstacle}. Leave it 'auto', "
                 "or give 'scan', which runs everywhere."
             )
-        return _described(model.recurrence, platform, mesh, "asked for")
+        unchecked = ", not checked" if model.recurrence in NEED_PROOF else ""
+        return _described(model.recurrence, platform, mesh, f"asked for{unchecked}")
     for name in _PREFERRED[platform]:
         if name in NEED_PROOF and name not in proven:
             continue
         if why_not(name, platform, model, batch, precision, mesh) is None:
             return _described(name, platform, mesh, f"the fastest for a {platform.upper()}")
     raise AssertionError("scan runs everywhere")
+
+
+def unproven(
+    platform: str,
+    model: ModelConfig,
+    batch: tuple[int, int],
+    precision: str,
+    mesh: Mapping[str, int],
+) -> list[str]:
+    """The kernels that `auto` would take if they were proven, best first; the arguments are
+    those of `choose`.
+
+    >>> unproven("cpu", ModelConfig(), (32, 64), "float32", {"data": 1, "model": 1})
+    []
+    """
+    if model.recurrence != "auto":
+        return []
+    return [
+        name
+        for name in _PREFERRED[platform]
+        if name in NEED_PROOF
+        and why_not(name, platform, model, batch, precision, mesh) is None
+    ]
 
 
 def why_not(
