@@ -8,6 +8,7 @@ from typing import Any
 import charjax
 from charjax.commands.of_run import OfRun, Switch
 from charjax.commands.signals import Signals
+from charjax.config.presets import SETTLED_BY_RUNS
 from charjax.config.schema import flatten, from_dict
 
 
@@ -54,7 +55,11 @@ def _facts(workdir: Path, found: dict[str, Any]) -> list[str]:
         *([f"best: step {best['step']:,}, {loss}"] if best else []),
         f"digest: {found['digest']}",
         f"written with: {', '.join(versions)}",
-        *(f"  {name} = {value}" for name, value in flatten(from_dict(found["config"]))),
+        *(
+            f"  {name} = {value}"
+            for name, value in flatten(from_dict(found["config"]))
+            if value is not None or name not in SETTLED_BY_RUNS
+        ),
     ]
 
 

@@ -23,8 +23,8 @@ _OF_RUN = {
 OTHERWISE: dict[str, dict[str, str]] = {
     "train": {
         "--workdir": f"{_WORKDIR} checkpoint_name log_dir save run_dir name o output",
-        "--data.source": "data_dir input_h5 input_json dataset data data_path input text "
-        "input_file text_file file filename corpus train_file",
+        "--data.source": "data_dir input_h5 input_json input_txt dataset data data_path "
+        "input text input_file text_file file filename corpus train_file",
         "--data.split": "train_frac val_frac test_frac valid_frac val_split",
         "--data.sequence_length": "seq_length seq_len seqlen bptt block_size n_steps "
         "unroll context_length maxlen max_seq_len window",

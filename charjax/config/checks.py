@@ -17,6 +17,7 @@ None.
 """
 
 import dataclasses
+import errno
 import math
 import os
 import types
@@ -147,6 +148,13 @@ def checked_path(name: str, value: Any) -> Path:
     """
     if not isinstance(value, str | os.PathLike) or not os.fspath(value):
         refuse(f"`{name}`", value, "expected a path, as a string or a pathlib.Path")
+    try:
+        os.lstat(value)
+    except ValueError:
+        refuse(f"`{name}`", value, "a path has no NUL character")
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            refuse(f"`{name}`", value, "no path is that long; is it a text?")
     return Path(value)
 
 
@@ -203,7 +211,9 @@ def _shown(value: Any) -> str:
     """As Python shows it; of an array type and shape, of what is long the beginning."""
     if hasattr(value, "dtype") and getattr(value, "shape", ()) != ():
         return f"{value.dtype}[{', '.join(map(str, value.shape))}]"
-    text = repr(value)
+    text = " ".join(line.strip() for line in repr(value).splitlines())
+    if isinstance(value, Mapping) and len(text) > 200:
+        text = f"a {type(value).__name__} of {', '.join(map(repr, value))}"
     return text if len(text) <= 200 else f"{text[:200]} ..."
 
 

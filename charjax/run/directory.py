@@ -88,7 +88,7 @@ def opened(plan: Plan, place: Place | None) -> Iterator[Saver | None]:
         raise DirectoryGone(f"{error}; {kept}.") from error
     finally:
         if place.grows and processes.is_first() and place.is_there():
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(OSError, InputError):
                 replacement.settle(place.workdir)
 
 

@@ -28,7 +28,14 @@ from charjax.reporting import metrics
 from charjax.reporting.progress import reading
 from charjax.reporting.report import Report, open_report
 from charjax.run.directory import locked, opened, settle
-from charjax.run.interruption import OnInterrupt, exception, noted, resolved
+from charjax.run.interruption import (
+    OnInterrupt,
+    check_cell,
+    exception,
+    noted,
+    resolved,
+    stop_cell,
+)
 from charjax.run.introduction import how_to_train_longer, introduction
 from charjax.run.kernels import with_kernels
 from charjax.run.loop import loop
@@ -118,7 +125,8 @@ def fit(
         several processes all must answer the same.
       on_interrupt: what follows Ctrl-C: "return" the result, with `interrupted` True, or
         "raise" a KeyboardInterrupt that has it as `.result`, so that a loop of fits ends
-        too; None returns in IPython and raises elsewhere. Where Ctrl-C is handled by
+        too; None raises, but in IPython returns, and only the next fit in the same cell
+        raises. Where Ctrl-C is handled by
         somebody else, on another thread, and among several processes it is not ours.
       optimizer: turns gradients into updates in place of `config.optimizer`, whose
         `accumulate` and `skip_norm` still count; give a resumed run the same again.
@@ -151,6 +159,8 @@ def fit(
     if not callable(stop):
         refuse("`stop`", stop, "expected a function that is asked after every step")
     quiet, after = quiet or not processes.is_first(), resolved(on_interrupt)
+    if on_interrupt is None:
+        check_cell()
     with noted() as interruption:
         result = _fit(
             *(config, workdir, text, fresh, strict, quiet, optimizer),
@@ -161,6 +171,8 @@ def fit(
     result = dataclasses.replace(result, interrupted=True)
     if after == "raise":
         raise exception(result)
+    if on_interrupt is None:
+        stop_cell()
     return result
 
 
@@ -200,7 +212,7 @@ def _reported(
     place = place if processes.is_first() else None
     if place is not None:
         if first == 0:
-            _warn_of_lost_checkpoints(place)
+            _set_lost_aside(place)
         place.check()
         # A resumed run's length may be new; written once it is known to go on.
         run_directory.write_config(place.files, planned.config)
@@ -209,14 +221,18 @@ def _reported(
         yield report
 
 
-def _warn_of_lost_checkpoints(place: Place) -> None:
+def _set_lost_aside(place: Place) -> None:
+    """Where the checkpoints are gone, keeps what was written on the way to them."""
     logged = metrics.read(path := place.files / run_directory.METRICS)
     reached = max((line.get("step", 0) for line in logged), default=0)
     if reached:
+        place.check()
+        kept = run_directory.set_aside(place.files, reached)
         warn(
             f"{path} goes up to step {reached:,}, but there is no checkpoint in "
             f"{place.files / run_directory.CHECKPOINTS}: training starts again at step 0; "
-            "to go on instead, stop it and restore that folder from a copy"
+            f"to go on instead, stop it and restore that folder from a copy ({kept} has "
+            "the metrics of before)"
         )
 
 

@@ -66,6 +66,35 @@ def noted() -> Iterator[Interruption]:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+_cell_stopped = False
+
+
+def check_cell() -> None:
+    """Raises KeyboardInterrupt where an interrupt has ended an earlier fit of this cell of
+    a notebook: it was meant for the cell."""
+    if _cell_stopped and threading.current_thread() is threading.main_thread():
+        raise KeyboardInterrupt(
+            "the fit before this one was interrupted; with on_interrupt='return' the next "
+            "one in the same cell begins all the same"
+        )
+
+
+def stop_cell() -> None:
+    """Until the cell has ended, `check_cell` raises."""
+    global _cell_stopped
+    events = getattr(shell(), "events", None)
+    if events is None:
+        return
+
+    def ended() -> None:
+        global _cell_stopped
+        _cell_stopped = False
+        events.unregister("post_execute", ended)
+
+    _cell_stopped = True
+    events.register("post_execute", ended)
+
+
 def resolved(on_interrupt: OnInterrupt | None) -> OnInterrupt:
     """What `fit` does once it has stopped: in IPython it returns, elsewhere it raises."""
     if on_interrupt not in ("return", "raise", None):

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import jax
 
 from charjax.config.optimizer import ENDING
-from charjax.config.schema import Config, flatten
+from charjax.config.schema import Config
 from charjax.errors import counted
 from charjax.evaluation.units import unit
 from charjax.model.cells import cell_named
@@ -92,7 +92,4 @@ def how_to_train_longer(run: Run, step: int) -> str:
             "larger train.steps or train.epochs, and optimizer.schedule_steps for the step "
             "at which the schedule then ends"
         )
-    limits = ["train.early_stopping"] if step < run.plan.total else run.plan.limits
-    values = dict(flatten(config))
-    given = " and ".join(f"{name} (now {values[name]})" for name in limits)
-    return f"a larger {given} goes on"
+    return f"a larger {run.plan.ended_by(step)} goes on"

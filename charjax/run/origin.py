@@ -1,6 +1,7 @@
 """The run in `train.init_from`, whose parameters another run starts from."""
 
 import dataclasses
+import os
 
 from charjax.config.model import ModelConfig
 from charjax.config.schema import Config
@@ -23,6 +24,9 @@ def read(config: Config) -> LanguageModel | None:
 def with_shape(config: Config, origin: LanguageModel) -> tuple[Config, list[str]]:
     """The config with the shape of the model it starts from, where it gives none: where
     every field that decides the shape has its default. And a line that says so."""
+    assert config.train.init_from is not None
+    # It means the same from any folder, now and when the run starts over.
+    config = config.replace(**{"train.init_from": os.path.abspath(config.train.init_from)})
     model = config.model.shaped_like(origin.config.model)
     if config.model.shape != ModelConfig().shape or model == config.model:
         return config, []

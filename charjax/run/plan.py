@@ -16,7 +16,7 @@ from charjax.config.schema import Config, flatten
 from charjax.devices import memory, placement, processes
 from charjax.devices import mesh as meshes
 from charjax.devices.proof import Proof
-from charjax.errors import InputError
+from charjax.errors import InputError, counted
 from charjax.language_model import LanguageModel
 from charjax.model.network import init
 from charjax.model.parameters import Params
@@ -108,6 +108,12 @@ class Plan:
                 limits.append("train.epochs")
         return limits
 
+    def ended_by(self, step: int) -> str:
+        """The fields that end the run after `step`, with their values, in words."""
+        limits = ["train.early_stopping"] if step < self.total else self.limits
+        values = dict(flatten(self.config))
+        return " and ".join(f"{name} (now {values[name]})" for name in limits)
+
     @property
     def resuming(self) -> bool:
         """Whether the run in `workdir` goes on."""
@@ -192,6 +198,8 @@ def _check(plan: Plan, origin: LanguageModel | None) -> None:
     if workdir is not None and plan.stored is None:
         _check_no_model(workdir)
         run_directory.check_apart(workdir, plan.config)
+        if plan.replaced is None:
+            run_directory.check_unwritten(workdir, plan.surveyed.bytes_to_keep())
 
 
 def going_on(plan: Plan, step: int, standing: Standing) -> Plan:
@@ -212,6 +220,12 @@ def going_on(plan: Plan, step: int, standing: Standing) -> Plan:
             f"{_length(config, total)}: the run in {plan.workdir} is at step {step:,} "
             f"already: give at least {step}, or start another run in another `workdir`."
         )
+    over = is_over(plan, step, standing)
+    if plan.end is not None and over:
+        raise InputError(
+            f"optimizer.schedule_steps is {plan.end}: the run in {plan.workdir} has ended, "
+            f"and no step would use it: give a larger {plan.ended_by(step)} too."
+        )
     if plan.end is not None:
         before = config.optimizer.schedule_steps
         config = with_end(config, plan.end, step)
@@ -221,7 +235,7 @@ def going_on(plan: Plan, step: int, standing: Standing) -> Plan:
             f"{config.optimizer.schedule} schedule ends at step {plan.end:,}, no longer at "
             f"{before:,}",
         ]
-    if asked and not is_over(plan, step, standing) and plan.optimizer is None:
+    if asked and not over and plan.optimizer is None:
         _check_something_is_learned(config, step, total)
     return dataclasses.replace(plan, config=config, notes=notes)
 
@@ -245,7 +259,7 @@ def _check_something_is_learned(config: Config, step: int, total: int) -> None:
 def _length(config: Config, total: int) -> str:
     if total == config.train.steps:
         return f"train.steps is {total}"
-    return f"train.epochs is {config.train.epochs}, which is {total:,} steps"
+    return f"train.epochs is {config.train.epochs}, which is {counted(total, 'steps')}"
 
 
 def _new_end(stored: Config, requested: Config) -> int | None:

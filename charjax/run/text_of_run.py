@@ -136,7 +136,9 @@ def find_text(
             continue
         if _same(found.text, record):
             return found
-        problems.append(_is_another(found.text))
+        kept = str(workdir / run_directory.CORPUS)
+        label = "`text`" if text is not None else kept if content is not None else None
+        problems.append(_is_another(found.text, label))
     raise _not_found(problems, workdir, record, remedy)
 
 
@@ -180,15 +182,16 @@ def _is_there(path: str) -> bool:
 
 
 def _reason(paths: Paths, content: str | bytes | None, error: InputError) -> str:
-    absent = [path for path in paths if not os.path.lexists(path)]
-    if content is None and absent and not set(paths) & set(sources.NAMES):
+    # Names and addresses are relative, and a path here never is.
+    absent = [p for p in paths if os.path.isabs(p) and not os.path.lexists(p)]
+    if content is None and absent:
         return f"{named(tuple(absent))}: there is no such file"
     return str(error).removeprefix("data.source is ").rstrip(".")
 
 
-def _is_another(text: TextDescription) -> str:
+def _is_another(text: TextDescription, label: str | None = None) -> str:
     length = f"{text.length:,} {text.vocabulary.kind}"
-    return f"{named(text.sources)}: the text is not the one ({length})"
+    return f"{label or named(text.sources)}: the text is not the one ({length})"
 
 
 def _not_found(
@@ -198,7 +201,8 @@ def _not_found(
     count, kind = f"{text.length:,}", text.vocabulary.kind
     order = f", in the order {named(then)}," if len(then) > 1 else ""
     where = "; ".join(problems) or f"there is no {workdir / run_directory.CORPUS}"
+    field = "" if where.startswith("`text`") else "data.source: "
     return InputError(
-        f"data.source: {where}. {workdir} was trained on a text of {count} {kind}, "
+        f"{field}{where}. {workdir} was trained on a text of {count} {kind}, "
         f"fingerprint {text.fingerprint[:12]}: give its path{order} with {remedy}."
     )

@@ -10,6 +10,7 @@ training finishes what is half done.
 """
 
 import contextlib
+import os
 from pathlib import Path
 from typing import Any
 
@@ -26,15 +27,37 @@ NEW = ".new"
 
 def is_unsettled(workdir: Path) -> bool:
     """Whether a run that was to replace another one left something half done."""
-    return any((workdir / name).exists() for name in (NEW, TAKING))
+    return any(os.path.lexists(workdir / name) for name in (NEW, TAKING))
 
 
 def settle(workdir: Path) -> None:
     """Finishes a replacement that had begun, and throws away a run that had not got so
-    far; only for whoever holds the lock."""
+    far; only for whoever holds the lock.
+
+    Raises InputError for a folder of that name which is something else.
+    """
+    for name in (NEW, TAKING):
+        _check_own(workdir / name)
     if (workdir / TAKING).exists():
         _move_in(workdir)
     remove(workdir / NEW)
+
+
+def _check_own(folder: Path) -> None:
+    known = {name + end for name in WRITTEN for end in ("", TEMPORARY)}
+    other = None
+    if folder.is_dir() and not folder.is_symlink():
+        names = (path.name for path in folder.iterdir())
+        # Some systems leave hidden files in every folder.
+        others = sorted(name for name in names if name not in known and name[0] != ".")
+        other = folder / others[0] if others else None
+    elif os.path.lexists(folder):
+        other = folder
+    if other is not None:
+        raise InputError(
+            f"{other} is not a run's, and training would delete it: move it away, or "
+            "choose another `workdir`."
+        )
 
 
 def take_place(workdir: Path) -> None:

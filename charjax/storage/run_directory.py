@@ -143,6 +143,20 @@ def check_apart(workdir: Path, config: Config) -> None:
             )
 
 
+def check_unwritten(workdir: Path, text: bytes | None) -> None:
+    """Refuses to begin a run over files of the same names, which somebody else wrote.
+
+    A `corpus.txt` may be there if it has this text: a kill can leave it.
+    """
+    for path in (workdir / name for name in (METRICS, SAMPLES, CURVES, CORPUS)):
+        same = path.name == CORPUS and path.is_file() and path.read_bytes() == text
+        if os.path.lexists(path) and not same:
+            raise InputError(
+                f"{path} is there already, without a run, and one would write over it: "
+                "move it away, or choose another `workdir`."
+            )
+
+
 def create(workdir: Path, config: Config, text: bytes | None) -> None:
     """Begin a run in `workdir`: its config, and a text that no other file holds."""
     make_directory(workdir)
@@ -151,6 +165,18 @@ def create(workdir: Path, config: Config, text: bytes | None) -> None:
             path.write_bytes(text)
     # Last, since it is what makes the directory hold a run.
     write_config(workdir, config)
+
+
+def set_aside(workdir: Path, step: int) -> Path:
+    """Gives the metrics and samples of a run that had got to `step` other names, which
+    nothing writes to; returns that of the metrics."""
+    renamed = {}
+    for name in (METRICS, SAMPLES):
+        path = workdir / name
+        renamed[name] = path.with_stem(f"{path.stem}-until-{step}")
+        if path.exists():
+            path.replace(renamed[name])
+    return renamed[METRICS]
 
 
 def kept_text(workdir: Path) -> bytes | None:
@@ -183,16 +209,23 @@ def resumed_config(stored: Config, requested: Config) -> Config:
             continue
         if field in _CHANGEABLE:
             changes[field] = wanted
+        elif field == "train.init_from" and None not in (wanted, found[field]):
+            if os.path.abspath(wanted) != os.path.abspath(found[field]):
+                refused.append(_differs(field, found[field], wanted))
         elif field == "optimizer.schedule_steps" and stored.optimizer.schedule in ENDING:
             continue
         elif not (field in SETTLED_BY_RUNS and wanted is None):
-            refused.append(f"{field}: the run has {found[field]!r}, asked for {wanted!r}")
+            refused.append(_differs(field, found[field], wanted))
     if refused:
         raise InputError(
             "a run is resumed with its own config. Leave these as they are, give another "
             "`workdir`, or start over with `fresh=True`:\n  " + "\n  ".join(refused)
         )
     return stored.replace(**changes)
+
+
+def _differs(field: str, found: object, wanted: object) -> str:
+    return f"{field}: the run has {found!r}, asked for {wanted!r}"
 
 
 def newest_run(root: Path) -> Path:
@@ -215,6 +248,11 @@ def check_replaceable(workdir: Path) -> None:
     """Refuses to delete what only looks like a run: a `config.json`, or a folder of
     checkpoints, of something else."""
     path, checkpoints = located(workdir, CONFIG), located(workdir, CHECKPOINTS)
+    if checkpoints.is_symlink():
+        raise InputError(
+            f"{checkpoints} is a link, and `fresh=True` would put a folder in its place: "
+            "give another `workdir`, which may be a link itself, or delete the old run."
+        )
     found = list(checkpoints.iterdir()) if checkpoints.is_dir() else []
     if any(map(_may_be_step, found)):
         return

@@ -20,8 +20,13 @@ CHUNK_BYTES = 4 * 2**20
 # What a run's config has as the source of a text that was given in memory.
 IN_MEMORY = "memory"
 
+_AGAIN = "a text is read twice, and again by a later start; save it to a file and give that"
+
 # Paths that mean another file in every process.
 _STREAMS = ("/dev/std", "/dev/fd/", "/proc/self/fd/")
+
+# What other commands take for it.
+_STANDARD_INPUT = "-"
 
 NAMES = (builtin.NAME, *downloads.DOWNLOADS)
 
@@ -86,7 +91,7 @@ def absolute(sources: tuple[str, ...]) -> list[str]:
     """
     found: list[str] = []
     for source in sources:
-        if source in (*NAMES, IN_MEMORY) or _is_address(source):
+        if source in (*NAMES, IN_MEMORY, _STANDARD_INPUT) or _is_address(source):
             found.append(source)
         else:
             paths = _matching(source) or [Path(os.path.expanduser(source))]
@@ -100,6 +105,11 @@ def _expand(source: str) -> Iterator[Path]:
             f"data.source is {source!r}: this is an address, and a text is read from "
             f"files, which stay the same: download it (curl -LO {source!r}) and give the "
             "file."
+        )
+    if source == _STANDARD_INPUT:
+        raise InputError(
+            f"data.source is {source!r}: standard input is there only once, and {_AGAIN}; "
+            f"for a file of that name write ./{source}."
         )
     if (matching := _matching(source)) is not None:
         for path in matching:
@@ -169,9 +179,8 @@ def check_stays(path: Path, subject: str) -> None:
     lasting = stat.S_ISREG(mode) or stat.S_ISDIR(mode)
     if not lasting or is_stream(path):
         raise InputError(
-            f"{subject}: this is not a regular file but a pipe, socket or device, and a "
-            "text is read twice, and again by a later start; save it to a file and give "
-            "that."
+            f"{subject}: this is not a regular file but a pipe, socket or device, and "
+            f"{_AGAIN}."
         )
 
 

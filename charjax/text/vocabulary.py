@@ -68,8 +68,8 @@ class Vocabulary:
         >>> Vocabulary.from_text(["no", "on"])
         Vocabulary(kind='characters', symbols='no')
         """
-        if not isinstance(text, Iterable):
-            check_instance("text", text, str, "or several")
+        if isinstance(text, bytes) or not isinstance(text, Iterable):
+            check_instance("text", text, str, "or several; of bytes there is `of_bytes`")
         found: set[str] = set()
         for piece in (text,) if isinstance(text, str) else text:
             check_instance("text", piece, str, "or several")

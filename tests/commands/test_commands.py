@@ -100,7 +100,8 @@ def test_evaluation_and_inspection(runs, call):
     found = json.loads(call("inspect", "--json", cwd=runs).stdout)
     assert found["step"] == 12 and found["config"]["model"]["hidden_size"] == 16
     assert len(found["digest"]) == 64 and found["best"]["step"] == 12
-    assert b"digest" in call("inspect", cwd=runs).stdout
+    shown = call("inspect", cwd=runs).stdout
+    assert b"digest" in shown and b"earlier_schedule_steps" not in shown
 
 
 @pytest.mark.parametrize(

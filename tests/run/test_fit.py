@@ -253,6 +253,19 @@ def test_starting_from_another_run(finished, tmp_path):
     assert not (tmp_path / "third").exists()
 
 
+def test_the_other_run_s_place_is_kept_in_full(finished, tmp_path, monkeypatch):
+    monkeypatch.chdir(finished.parent)
+    given = {"train.init_from": finished.name, "train.sample_every": None}
+    config = small(**given, **{"train.steps": 1, "train.eval_every": None})
+    charjax.fit(config, tmp_path / "second", text=TEXT, quiet=True)
+    assert read_config(tmp_path / "second").train.init_from == str(finished)
+    # The same words mean the same run.
+    charjax.fit(config, tmp_path / "second", text=TEXT, quiet=True)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match=r"train\.init_from: the run has '"):
+        charjax.fit(config, tmp_path / "second", text=TEXT, quiet=True)
+
+
 def test_the_other_run_s_shape_is_taken_where_none_is_given(tmp_path, capsys):
     first = small(**{"model.num_layers": 1, "model.cell": "gru", "train.steps": 1})
     charjax.fit(first, tmp_path / "first", text=TEXT, quiet=True)

@@ -261,6 +261,7 @@ def test_a_directory_renamed_while_a_step_is_saved_is_not_made_again(
 
 
 def test_checkpoints_that_are_gone_are_told(run, capfd):
+    before = [(run / name).read_bytes() for name in ("metrics.jsonl", "samples.txt")]
     shutil.rmtree(run / "checkpoints")
     for command in (["sample"], ["evaluate"], ["inspect"]):
         assert main([*command, "--workdir", "run"]) == 2
@@ -271,4 +272,51 @@ def test_checkpoints_that_are_gone_are_told(run, capfd):
     assert len(told) == 1
     assert "metrics.jsonl goes up to step 4" in told[0] and "from a copy" in told[0]
     assert inspect_run(run)["step"] == 4
+    kept = ("metrics-until-4.jsonl", "samples-until-4.txt")
+    assert kept[0] in told[0]
+    assert [(run / name).read_bytes() for name in kept] == before
     assert train() == 0 and "warning" not in capfd.readouterr().err
+
+
+# Files and folders of somebody else.
+
+
+@pytest.mark.parametrize("name", ["metrics.jsonl", "samples.txt", "curves.png"])
+@pytest.mark.parametrize("fresh", [False, True])
+def test_a_run_is_not_begun_over_a_file_of_somebody_else(tmp_path, name, fresh):
+    (tmp_path / name).write_text("mine")
+    with pytest.raises(InputError, match=f"{name} is there already"):
+        charjax.fit(SMALL, tmp_path, text=TEXT, fresh=fresh, quiet=True)
+    assert tree(tmp_path) == {tmp_path / name: b"mine"}
+
+
+def test_a_run_is_begun_over_its_own_text_alone(tmp_path):
+    """Which a kill before `config.json` leaves."""
+    (tmp_path / "corpus.txt").write_text(TEXT + "!")
+    with pytest.raises(InputError, match=r"corpus\.txt is there already"):
+        charjax.fit(SMALL, tmp_path, text=TEXT, quiet=True)
+    (tmp_path / "corpus.txt").write_text(TEXT)
+    charjax.fit(SMALL, tmp_path, text=TEXT, quiet=True)
+
+
+@pytest.mark.parametrize("name", [".new", ".taking"])
+def test_a_folder_of_somebody_else_is_never_thrown_away(run, tmp_path, name, capfd):
+    before = tree(run)
+    (run / name).symlink_to(tmp_path / "nowhere")
+    assert train("--fresh") == 2
+    assert f"{name} is not a run's" in capfd.readouterr().err
+    (run / name).unlink()
+    (run / name).mkdir()
+    (run / name / "thesis.txt").write_text("mine")
+    for options in ((), ("--fresh",)):
+        assert train(*options) == 2
+        assert f"{name}/thesis.txt is not a run's" in capfd.readouterr().err
+    assert tree(run) == {**before, run / name / "thesis.txt": b"mine"}
+
+
+def test_checkpoints_on_another_disk_are_not_moved_to_this_one(run, tmp_path, capfd):
+    (run / "checkpoints").rename(tmp_path / "disk")
+    (run / "checkpoints").symlink_to(tmp_path / "disk")
+    assert train("--fresh") == 2
+    assert "checkpoints is a link, and --fresh would" in capfd.readouterr().err
+    assert (run / "checkpoints").is_symlink() and train() == 0

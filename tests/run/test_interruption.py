@@ -199,3 +199,26 @@ def test_on_another_thread_nothing_is_handled():
     thread.join()
     handler, result = seen
     assert handler is signal.default_int_handler and not result.interrupted
+
+
+def test_in_ipython_one_interrupt_also_ends_a_loop_of_fits(monkeypatch):
+    callbacks, kept = [], []
+
+    def cell_ends():
+        for callback in callbacks[:]:
+            callback()
+
+    events = types.SimpleNamespace(
+        register=lambda _, callback: callbacks.append(callback),
+        unregister=lambda _, callback: callbacks.remove(callback),
+    )
+    package = types.ModuleType("IPython")
+    package.get_ipython = lambda: types.SimpleNamespace(events=events)  # pyright: ignore
+    monkeypatch.setitem(sys.modules, "IPython", package)
+    with pytest.raises(KeyboardInterrupt, match="on_interrupt='return'"):
+        for _ in range(3):
+            kept.append(fit(stop=stop_at(2)))
+    assert [result.interrupted for result in kept] == [True]
+    assert not fit(on_interrupt="return").interrupted
+    cell_ends()
+    assert not fit().interrupted and callbacks == []

@@ -244,8 +244,17 @@ def test_a_tenth_at_rate_0_and_a_long_warm_up_are_told(capsys, tmp_path):
 
 
 def test_a_run_that_is_over_says_which_limit_ended_it(run, capsys):
-    place = ["train", "--workdir", str(run), "--optimizer.schedule_steps", "40"]
-    assert main([*place, "--train.epochs", "0.8", "--train.steps", "90"]) == 0
+    place, longer = ["train", "--workdir", str(run)], {"train.steps": 11}
+    fit(small(**longer, **{"optimizer.schedule_steps": 40}), run)
+    assert main([*place, "--train.epochs", "0.85", "--train.steps", "90"]) == 0
     assert main([*place, "--train.steps", "95"]) == 0
     said = capsys.readouterr().err
-    assert "a larger train.epochs (now 0.8) goes on" in said
+    assert "a larger train.epochs (now 0.85) goes on" in said
+
+
+def test_another_end_of_a_schedule_that_no_step_would_use_is_refused(run):
+    before = contents(run)
+    with pytest.raises(InputError, match=r"schedule_steps is 40.*train\.steps \(now 10\)"):
+        fit(small(**{"optimizer.schedule_steps": 40}), run)
+    assert contents(run) == before
+    fit(small(**{"optimizer.schedule_steps": 10}), run)

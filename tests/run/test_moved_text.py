@@ -131,8 +131,11 @@ def test_the_library_takes_another_path_or_the_text_itself(moved):
     charjax.fit(config("elsewhere.txt", steps=4), place, text=TWO, quiet=True)
     assert read_config(place).data.sources == (str(moved / text),)
     before = contents(place)
-    with pytest.raises(InputError, match="not the one"):
+    with pytest.raises(InputError, match=r"^`text`: the text is not the one"):
         charjax.fit(config("elsewhere.txt", steps=5), place, text=ONE, quiet=True)
+    for name, words in (("-", "standard input"), ("http://a/b", "an address")):
+        with pytest.raises(InputError, match=words):
+            charjax.fit(config(name, steps=5), place, quiet=True)
     with pytest.raises(InputError, match="not the one"):
         charjax.fit(config("texts/more/a.txt", steps=5), place, quiet=True)
     assert contents(place) == before
