@@ -97,20 +97,16 @@ class Plan:
             return None, None
         return name_of(self.optimizer), structure(self.abstract.opt_state)
 
-    @property
-    def limits(self) -> list[str]:
-        """The fields that say where the run ends."""
+    def ended_by(self, step: int) -> str:
+        """The fields that end the run after `step`, with their values, in words."""
         train = self.config.train
         limits = ["train.steps"] if train.steps == self.total else []
         if train.epochs is not None:
             alone = self.config.replace(**{"train.steps": None})
             if total_steps(alone, self.epoch_steps) == self.total:
                 limits.append("train.epochs")
-        return limits
-
-    def ended_by(self, step: int) -> str:
-        """The fields that end the run after `step`, with their values, in words."""
-        limits = ["train.early_stopping"] if step < self.total else self.limits
+        if step < self.total:
+            limits = ["train.early_stopping"]
         values = dict(flatten(self.config))
         return " and ".join(f"{name} (now {values[name]})" for name in limits)
 
