@@ -546,14 +546,14 @@ MUTANTS: tuple[Mutant, ...] = (
         "charjax/model/recurrence/cpu.py",
         "columns.swapaxes(0, 1), d, 2",
         "columns.swapaxes(0, 1)[:, 1:], d[1:], 2",
-        "tests/model/test_recurrence.py -k plain_scan",
+        "tests/model/recurrence/test_equal_to_plain.py -k plain_scan",
     ),
     Mutant(
         "gradient through the state, back over the whole window",
         "charjax/model/cells/lstm.py",
         "d_c = d.c + d.h * squash",
         "d_c = d.h * squash",
-        "tests/model/test_recurrence.py -k plain_scan",
+        "tests/model/recurrence/test_equal_to_plain.py -k plain_scan",
     ),
     # Devices and processes.
     Mutant(

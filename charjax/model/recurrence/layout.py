@@ -22,8 +22,24 @@ def contract(x: Array, y: Array, of_x: Any, of_y: Any, dtype: DTypeLike) -> Arra
         x.astype(dtype),
         y.astype(dtype),
         ((tuple(of_x), tuple(of_y)), ((), ())),
+        precision=precision_of(dtype),
         preferred_element_type=jnp.promote_types(dtype, jnp.float32),
     )
+
+
+def precision_of(dtype: DTypeLike) -> lax.Precision | None:
+    """How a product in `dtype` treats its operands, on every platform alike.
+
+    float32 is float32. By itself JAX would round such operands to tf32 on a GPU and to
+    bfloat16 on a TPU; it still does where a process asks for that by
+    `jax_default_matmul_precision`. What is narrower is multiplied as it is.
+
+    >>> precision_of("float32"), precision_of("bfloat16")
+    (Precision.HIGHEST, None)
+    """
+    asked = jax.config.jax_default_matmul_precision is not None
+    narrow = jnp.finfo(dtype).bits < 32
+    return None if asked or narrow else lax.Precision.HIGHEST
 
 
 @dataclass(frozen=True)
