@@ -37,7 +37,8 @@ def precision_of(dtype: DTypeLike) -> lax.Precision | None:
     >>> precision_of("float32"), precision_of("bfloat16")
     (Precision.HIGHEST, None)
     """
-    asked = jax.config.jax_default_matmul_precision is not None
+    settings: Any = jax.config
+    asked = settings.jax_default_matmul_precision is not None
     narrow = jnp.finfo(dtype).bits < 32
     return None if asked or narrow else lax.Precision.HIGHEST
 
