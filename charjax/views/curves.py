@@ -1,6 +1,9 @@
 """curves.png: a run's losses at a glance."""
 
+import contextlib
 import math
+import os
+import sys
 import unicodedata
 import warnings
 from collections.abc import Sequence
@@ -16,6 +19,26 @@ _POINTS = 1000
 _TRAIN, _VALIDATION, _INK, _FAINT = "#4c78a8", "#d1495b", "#333333", "#bbbbbb"
 
 
+def _figure(size: tuple[int, int]) -> tuple[Any, Any]:
+    """A figure and its canvas: no global figure, no display, and nothing of matplotlib is
+    imported before the first picture."""
+    if "matplotlib" not in sys.modules and "MPLBACKEND" in os.environ:
+        # It cannot be imported with a backend that there is not, and a picture in a file
+        # needs none.
+        backend = os.environ.pop("MPLBACKEND")
+        try:
+            import matplotlib
+        finally:
+            os.environ["MPLBACKEND"] = backend
+        with contextlib.suppress(ValueError):
+            matplotlib.rcParams["backend"] = backend
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=size, layout="constrained")
+    return figure, FigureCanvasAgg(figure)
+
+
 def draw(history: Sequence[dict[str, Any]], path: Path, title: str) -> None:
     """Draw losses, and the learning rate if it varies, over steps as a PNG file.
 
@@ -29,14 +52,8 @@ def draw(history: Sequence[dict[str, Any]], path: Path, title: str) -> None:
     if not train[0].size and not validation[0].size:
         return
 
-    # The object interface: no global figure, no display, and nothing of matplotlib is
-    # imported before the first picture.
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
     varies = rate[1].size > 1 and float(np.ptp(rate[1])) > 0
-    figure = Figure(figsize=(9, 6 if varies else 5), layout="constrained")
-    canvas = FigureCanvasAgg(figure)
+    figure, canvas = _figure((9, 6 if varies else 5))
     rows = figure.subplots(
         2 if varies else 1, sharex=True, squeeze=False, height_ratios=[5, 1][: 1 + varies]
     )

@@ -32,6 +32,18 @@ def test_any_history_is_drawn(tmp_path, history):
     assert [each.name for each in tmp_path.iterdir()] == ["curves.png"]
 
 
+def test_a_backend_that_is_not_there_is_no_reason_not_to_draw(tmp_path, monkeypatch):
+    monkeypatch.setenv("MPLBACKEND", "nonsense")
+    path = tmp_path / "curves.png"
+    program = (
+        "import os, sys; from charjax.views.curves import draw\n"
+        "draw([{'step': 1, 'split': 'train', 'loss': 2.0}], sys.argv[1], '')\n"
+        "assert os.environ['MPLBACKEND'] == 'nonsense'"
+    )
+    subprocess.run([sys.executable, "-c", program, path], check=True)
+    assert path.exists()
+
+
 def test_nothing_to_draw_leaves_no_file(tmp_path):
     curves.draw([line(1, loss=None)], tmp_path / "curves.png", "")
     assert list(tmp_path.iterdir()) == []
