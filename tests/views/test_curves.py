@@ -36,8 +36,8 @@ def test_a_backend_that_is_not_there_is_no_reason_not_to_draw(tmp_path, monkeypa
     monkeypatch.setenv("MPLBACKEND", "nonsense")
     path = tmp_path / "curves.png"
     program = (
-        "import os, sys; from charjax.views.curves import draw\n"
-        "draw([{'step': 1, 'split': 'train', 'loss': 2.0}], sys.argv[1], '')\n"
+        "import os, sys; from pathlib import Path; from charjax.views.curves import draw\n"
+        "draw([{'step': 1, 'split': 'train', 'loss': 2.0}], Path(sys.argv[1]), '')\n"
         "assert os.environ['MPLBACKEND'] == 'nonsense'"
     )
     subprocess.run([sys.executable, "-c", program, path], check=True)
