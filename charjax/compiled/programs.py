@@ -124,7 +124,7 @@ def _training(config: Config, sizes: Sizes, mesh: Mesh) -> Built:
 def _evaluation(config: Config, sizes: Sizes, mesh: Mesh) -> Built:
     share, steps = meshes.rows_share(mesh), config.data.sequence_length
     rows = -(-config.train.eval_rows // share) * share
-    recurrence = meshes.recurrence_for(config, mesh)
+    recurrence = meshes.inference_recurrence(config, mesh)
     params = _params(config, sizes)
     place = placement.params_sharding(mesh, config, params)
     carry = jax.eval_shape(functools.partial(initial_carry, config, rows))
@@ -150,7 +150,7 @@ def _evaluation(config: Config, sizes: Sizes, mesh: Mesh) -> Built:
 
 
 def _reading(config: Config, sizes: Sizes, mesh: Mesh) -> Built:
-    recurrence = meshes.recurrence_for(config, mesh, (1, PASS))
+    recurrence = meshes.inference_recurrence(config, mesh, (1, PASS))
     whole = functools.partial(_whole, mesh)
     params, state = _params(config, sizes), _sampling_state(config, sizes, 1)
     ids = whole(jax.ShapeDtypeStruct((1, PASS), jnp.int32))
@@ -163,7 +163,7 @@ def _reading(config: Config, sizes: Sizes, mesh: Mesh) -> Built:
 
 def _sampling(config: Config, sizes: Sizes, mesh: Mesh) -> Built:
     rows = sizes.streams
-    recurrence = meshes.recurrence_for(config, mesh, (rows, 1))
+    recurrence = meshes.inference_recurrence(config, mesh, (rows, 1))
     whole = functools.partial(_whole, mesh)
     params, state = _params(config, sizes), _sampling_state(config, sizes, rows)
     options = jax.tree.map(
