@@ -81,7 +81,10 @@ def finished(tmp_path_factory):
 @pytest.mark.curves
 def test_it_learns_and_keeps_everything(tmp_path):
     result = charjax.fit(
-        small(**{"train.steps": 100, "train.sample_every": 50}),
+        small(
+            **{"train.steps": 100, "train.sample_every": 50, "train.eval_every": 20},
+            **{"train.checkpoint_every": 25},
+        ),
         tmp_path / "run",
         text=TEXT,
         quiet=True,
