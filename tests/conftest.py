@@ -56,8 +56,9 @@ def _programs_of_equal_runs():
     """Runs that begin or go on alike share their programs, which each would trace anew
     and read from the cache."""
     from charjax.run import loop, plan, start
+    from charjax.training import program
 
-    abstract, fresh, compiled, kept = plan._abstract, start._fresh, loop._compiled, {}
+    abstract, fresh, kept = plan._abstract, start._fresh, {}
 
     def same(made, *alike):
         # The newest last: neighbours share them, and there are too many to keep all.
@@ -69,10 +70,10 @@ def _programs_of_equal_runs():
     def make(made):
         return same(made, made.func, *made.args, *made.keywords.values())
 
-    def step(planned, config):
-        shardings, tree = jax.tree.flatten(planned.sharding)
-        alike = loop.train_step, config, planned.optimizer, planned.recurrence
-        return same(compiled(planned, config), *alike, planned.mesh, tree, *shardings)
+    def step(config, mesh, sharding, *rest):
+        made = program.training_program(config, mesh, sharding, *rest)
+        shardings, tree = jax.tree.flatten(sharding)
+        return same(made, program.train_step, config, mesh, tree, *shardings, *rest)
 
     def first(planned):
         return fresh(dataclasses.replace(planned, make=make(planned.make)))
@@ -80,7 +81,7 @@ def _programs_of_equal_runs():
     with pytest.MonkeyPatch.context() as changes:
         changes.setattr(plan, "_abstract", lambda made, *rest: abstract(make(made), *rest))
         changes.setattr(start, "_fresh", first)
-        changes.setattr(loop, "_compiled", step)
+        changes.setattr(loop, "training_program", step)
         yield
 
 
