@@ -204,10 +204,10 @@ def _items(value: Any) -> Iterator[Any]:
 
 def refuse(field: str, value: object, remedy: str) -> NoReturn:
     """Raises the InputError that names a field, its value and what to do."""
-    raise InputError(f"{field} is {_shown(value)}: {remedy}.")
+    raise InputError(f"{field} is {shown(value)}: {remedy}.")
 
 
-def _shown(value: Any) -> str:
+def shown(value: Any) -> str:
     """As Python shows it; of an array type and shape, of what is long the beginning."""
     if hasattr(value, "dtype") and getattr(value, "shape", ()) != ():
         return f"{value.dtype}[{', '.join(map(str, value.shape))}]"
