@@ -5,6 +5,8 @@
     python -m benchmarks sample --streams 1 256
     python -m benchmarks all --json all.json         every row of this machine in one call
     python -m benchmarks growth --plot growth.png    time per character as sizes grow
+    python -m benchmarks compiled --help             steps compiled for devices not here
+    python -m benchmarks memory                      a step's memory, planned and used
     python -m benchmarks gpu --out DIR --minutes 9   what a GPU is asked first (gpu/)
 
 Rows take turns (A B C A B C ...), each in its own process; what is printed is the median
@@ -37,8 +39,17 @@ def main() -> None:
         from benchmarks.gpu.command import main as on_a_gpu
 
         sys.exit(on_a_gpu(sys.argv[2:]))
+    if sys.argv[1:2] == ["compiled"]:
+        from benchmarks import compiled
+
+        return compiled.main(sys.argv[2:])
+    if sys.argv[1:2] == ["memory"]:
+        from benchmarks import memory
+
+        return memory.main(*map(Path, sys.argv[2:3]))
     parser = argparse.ArgumentParser(prog="python -m benchmarks")
-    parser.add_argument("task", choices=["train", "sample", "all", "growth", "gpu"])
+    tasks = ["train", "sample", "all", "growth", "compiled", "memory", "gpu"]
+    parser.add_argument("task", choices=tasks)
     parser.add_argument("--work", nargs="+", choices=sorted(WORKS), default=["canonical"])
     parser.add_argument("--streams", nargs="+", type=int, default=[1, 256])
     parser.add_argument("--turns", type=int, default=5)
