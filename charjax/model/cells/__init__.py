@@ -33,6 +33,37 @@ class HiddenState(NamedTuple):
     h: Array
 
 
+Gates = tuple[Array, ...]
+"""An array for each gate."""
+
+
+class Tiles(NamedTuple):
+    """A step and its gradient by hand once more, for kernels that hold some units of some
+    rows at a time, `[b, n]`, and each gate as an array of its own. No unit sees another.
+
+    A kernel's memory is scarce and its arithmetic is hidden behind the products: what is
+    kept is what takes least, rather than slopes.
+    """
+
+    keep: Callable[[Mapping[str, Gates], Any, Gates, Gates], tuple[Any, Kept]]
+    """(vectors, state, x, h_proj) -> state after, what the reverse needs."""
+
+    reverse: Callable[[Kept, Any], tuple[Any, Gates]]
+    """As that of `Slopes`."""
+
+    kept: int
+    """How many arrays are kept, not fewer than gates."""
+
+    through: Callable[[Kept, Gates], Gates] = lambda kept, d_x: d_x
+    """As that of `Slopes`."""
+
+    apart: tuple[int, ...] = ()
+    """The gates, by their place, for which `through` is not what it is given."""
+
+    h_stays: bool = False
+    """Whether a step reads `h` itself, and not only what it was projected to."""
+
+
 class Slopes(NamedTuple):
     """A step's gradient by hand, in two halves.
 
@@ -57,6 +88,9 @@ class Slopes(NamedTuple):
 
     added_to: Mapping[str, Literal["x", "h_proj"]]
     """What each vector is added to, whose gradient, summed, is the vector's."""
+
+    tiles: Tiles | None = None
+    """The same for kernels; a cell without it runs without them."""
 
 
 @dataclass(frozen=True)

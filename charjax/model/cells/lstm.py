@@ -1,13 +1,14 @@
 """Long short-term memory (Hochreiter and Schmidhuber 1997), with the forget gate of Gers
 et al. 2000."""
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import jax.numpy as jnp
 from jax import Array
 
 from charjax.config.model import ModelConfig
-from charjax.model.cells import Cell, Kept, Slopes, Vectors, by_gate
+from charjax.model.cells import Cell, Gates, Kept, Slopes, Tiles, Vectors, by_gate
 from charjax.model.parameter import Parameter, layer
 
 
@@ -56,10 +57,39 @@ def _through(slopes: Kept, d_x: Array) -> Array:
     return d_x
 
 
+def _sigmoid(x: Array) -> Array:
+    return 0.5 * jnp.tanh(0.5 * x) + 0.5
+
+
+def _keep_tiles(
+    vectors: Mapping[str, Gates], state: LSTMState, x: Gates, h_proj: Gates
+) -> tuple[LSTMState, Kept]:
+    z = [a + b + c for a, b, c in zip(x, h_proj, vectors["bias"], strict=True)]
+    i, f, g, o = _sigmoid(z[0]), _sigmoid(z[1]), jnp.tanh(z[2]), _sigmoid(z[3])
+    c = f * state.c + i * g
+    return LSTMState(c, o * jnp.tanh(c)), (i, 1 - f, g, o, state.c)
+
+
+def _reverse_tiles(kept: Kept, d: LSTMState) -> tuple[LSTMState, Gates]:
+    i, forgotten, g, o, before = kept
+    f = 1 - forgotten
+    squashed = jnp.tanh(f * before + i * g)
+    d_c = d.c + d.h * o * (1 - squashed * squashed)
+    d_i, d_f = d_c * g * i * (1 - i), d_c * before * f * forgotten
+    d_g, d_o = d_c * i * (1 - g * g), d.h * squashed * o * (1 - o)
+    return LSTMState(d_c - d_c * forgotten, jnp.zeros_like(d.h)), (d_i, d_f, d_g, d_o)
+
+
 CELL = Cell(
     gates=("input", "forget", "cell", "output"),
     state=LSTMState,
     parameters=_parameters,
     step=_step,
-    slopes=Slopes(_keep, _reverse, _through, {"bias": "x"}),
+    slopes=Slopes(
+        _keep,
+        _reverse,
+        _through,
+        {"bias": "x"},
+        Tiles(_keep_tiles, _reverse_tiles, kept=5),
+    ),
 )

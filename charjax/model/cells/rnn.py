@@ -1,10 +1,12 @@
 """The simple recurrent network (Elman 1990), with tanh."""
 
+from collections.abc import Mapping
+
 import jax.numpy as jnp
 from jax import Array
 
 from charjax.config.model import ModelConfig
-from charjax.model.cells import Cell, HiddenState, Kept, Slopes, Vectors
+from charjax.model.cells import Cell, Gates, HiddenState, Kept, Slopes, Tiles, Vectors
 from charjax.model.parameter import Parameter, layer
 
 
@@ -33,10 +35,28 @@ def _through(slopes: Kept, d_x: Array) -> Array:
     return d_x
 
 
+def _keep_tiles(
+    vectors: Mapping[str, Gates], state: HiddenState, x: Gates, h_proj: Gates
+) -> tuple[HiddenState, Kept]:
+    del state
+    h = jnp.tanh(x[0] + h_proj[0] + vectors["bias"][0])
+    return HiddenState(h), (1 - h * h,)
+
+
+def _reverse_tiles(kept: Kept, d: HiddenState) -> tuple[HiddenState, Gates]:
+    return HiddenState(jnp.zeros_like(d.h)), (d.h * kept[0],)
+
+
 CELL = Cell(
     gates=("hidden",),
     state=HiddenState,
     parameters=_parameters,
     step=_step,
-    slopes=Slopes(_keep, _reverse, _through, {"bias": "x"}),
+    slopes=Slopes(
+        _keep,
+        _reverse,
+        _through,
+        {"bias": "x"},
+        Tiles(_keep_tiles, _reverse_tiles, kept=1),
+    ),
 )

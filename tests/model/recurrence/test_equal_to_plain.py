@@ -16,7 +16,7 @@ from one_layer import CELLS, arguments, assert_close, error, value_and_gradients
 from charjax import Config
 from charjax.devices import mesh as meshes
 from charjax.devices import placement
-from charjax.model.recurrence import cpu, gpu, plain, scan
+from charjax.model.recurrence import cpu, gpu, plain, scan, tpu
 from charjax.model.recurrence.layout import GENERAL
 from charjax.text.batching import batch_at
 from charjax.training.schedule import resolve
@@ -58,6 +58,10 @@ IMPLEMENTATIONS = {
     "scan, CPU": Implementation(_scan(cpu.ONE_DEVICE), ALL),
     "scan, several CPUs": Implementation(_scan(cpu.SEVERAL_DEVICES), ALL),
     "gpu": Implementation(gpu.run, (*OURS, "layer norm"), steps=12),
+    # Rows, inputs and units that fill no tile, and blocks of two steps.
+    "tpu": Implementation(
+        tpu.run, (*OURS, "layer norm"), rows=6, marks="pallas_call", steps=6
+    ),
 }
 CASES = [
     pytest.param(name, cell, one_hot, id=f"{name}, {cell}{', ids' if one_hot else ''}")

@@ -1,8 +1,0 @@
-"""One kernel for all steps on TPUs."""
-
-from charjax.model.recurrence.scan import run as run
-
-
-def why_not(*_: object) -> str | None:
-    """Why it cannot run a model somewhere; None where it can."""
-    return "it is not written yet"
