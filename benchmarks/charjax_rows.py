@@ -12,12 +12,12 @@ from benchmarks.work import Work
 from charjax.devices import mesh as meshes
 from charjax.devices import placement
 from charjax.model.network import init
-from charjax.sampling.chunks import CHUNK
-from charjax.sampling.draw import draw, start
+from charjax.sampling.chunks import CHUNK, jitted_draw
+from charjax.sampling.draw import start
 from charjax.sampling.options import SamplingOptions
 from charjax.text.batching import batch_at
+from charjax.training.program import training_program
 from charjax.training.state import initial_state
-from charjax.training.step import train_step
 
 
 def versions() -> dict[str, str]:
@@ -29,7 +29,7 @@ def versions() -> dict[str, str]:
     }
 
 
-def _on_device(precision: str) -> str:
+def on_device(precision: str) -> str:
     """charjax's precision for a row's: its float32 is JAX's, which a GPU may do in tf32."""
     exact = {"float32": "highest", "tf32": "tensorfloat32"}
     if jax.default_backend() == "gpu" and precision in exact:
@@ -37,31 +37,32 @@ def _on_device(precision: str) -> str:
     return "float32" if precision == "tf32" else precision
 
 
-def training(work: Work, precision: str) -> Any:
-    """One update after another, batches from the text, each loss read a step late."""
-    precision = _on_device(precision)
-    config, ids, mesh = (
-        work.config(precision),
-        work.ids(),
-        meshes.make_mesh(jax.devices()[:1]),
-    )
+def training(
+    work: Work, precision: str, recurrence: str = "auto", resident: bool = False
+) -> Any:
+    """One update after another, batches from the text, each loss read a step late;
+    `resident` uses one batch again and again, which lies on the device."""
+    precision = on_device(precision)
+    config, ids = work.config(precision, recurrence), work.ids()
+    mesh = meshes.make_mesh(jax.devices()[:1])
     make = functools.partial(initial_state, config, work.vocab_size)
     key = jax.random.key(0)
     sharding = placement.state_sharding(mesh, config, jax.eval_shape(make, key))
-    update = jax.jit(
-        functools.partial(
-            train_step, config, recurrence=meshes.recurrence_for(config, mesh)
-        ),
-        donate_argnums=0,
-        out_shardings=(sharding, placement.replicated(mesh)),
-    )
+    chosen = meshes.recurrence_for(config, mesh)
+    update = training_program(config, mesh, sharding, chosen)
     held: dict[str, Any] = {"state": jax.device_put(make(key), sharding), "step": 0}
+
+    def batch_of(step: int) -> Any:
+        return placement.put_batch(mesh, batch_at(ids, config.data, 0, step))
+
+    if resident:
+        placed = batch_of(0)
+        batch_of = lambda step: placed  # noqa: E731
 
     def run(count: int) -> float:
         state, waiting = held["state"], None
         for _ in range(count):
-            batch = batch_at(ids, config.data, 0, held["step"])
-            state, metrics = update(state, placement.put_batch(mesh, batch), key)
+            state, metrics = update(state, batch_of(held["step"]), key)
             if waiting is not None:
                 waiting["loss"].item()
             waiting = metrics
@@ -75,11 +76,10 @@ def training(work: Work, precision: str) -> Any:
 
 def sampling(work: Work, precision: str, streams: int) -> Any:
     """Chunk after chunk of new characters in so many streams."""
-    config = work.config(_on_device(precision))
+    config = work.config(on_device(precision))
     params = jax.jit(functools.partial(init, config, work.vocab_size))(jax.random.key(0))
     mesh = meshes.make_mesh(jax.devices()[:1])
-    recurrence = meshes.recurrence_for(config, mesh, (streams, 1))
-    chunk = jax.jit(functools.partial(draw, recurrence=recurrence), static_argnums=(0, 3))
+    recurrence = meshes.inference_recurrence(config, mesh, (streams, 1))
     held: dict[str, Any] = {"state": start(config, jnp.zeros((work.vocab_size,)), streams)}
     key, options = jax.random.key(0), jax.tree.map(jnp.float32, SamplingOptions())
 
@@ -87,7 +87,7 @@ def sampling(work: Work, precision: str, streams: int) -> Any:
         """Draws `count` chunks in each stream, every chunk brought to the host."""
         state, waiting = held["state"], None
         for _ in range(count):
-            state, ids = chunk(config, params, state, CHUNK, key, options)
+            state, ids = jitted_draw(config, params, state, CHUNK, key, options, recurrence)
             if waiting is not None:
                 np.asarray(waiting)
             waiting = ids

@@ -22,6 +22,8 @@ class Work:
     batch_size: int = 128
     sequence_length: int = 100
     dropout: float = 0.5
+    synthetic: bool = False
+    """Drawn ids in place of a text, for machines that have none."""
 
     @property
     def characters(self) -> int:
@@ -41,7 +43,7 @@ class Work:
         table = self.vocab_size * self.embedding_size
         return self.characters * (6 * (inner + entry) + 2 * table)
 
-    def config(self, precision: str) -> Config:
+    def config(self, precision: str, recurrence: str = "auto") -> Config:
         return Config(
             data=DataConfig(
                 batch_size=self.batch_size, sequence_length=self.sequence_length
@@ -52,6 +54,7 @@ class Work:
                 hidden_size=self.hidden_size,
                 embedding_size=self.embedding_size,
                 dropout=self.dropout,
+                recurrence=recurrence,  # pyright: ignore[reportArgumentType]
             ),
             optimizer=OptimizerConfig(
                 learning_rate=1e-3, schedule="constant", warmup_steps=0, clip_norm=5.0
@@ -61,6 +64,12 @@ class Work:
 
     def ids(self) -> np.ndarray:
         """Real text, long enough for the batch, folded into `vocab_size` symbols."""
+        if self.synthetic:
+            # Some symbols are far more frequent than others, as in a text.
+            shares = 1 / np.arange(1, self.vocab_size + 1)
+            random = np.random.default_rng(0)
+            size, shares = 4 * self.characters, shares / shares.sum()
+            return random.choice(self.vocab_size, size, p=shares).astype(np.int32)
         text = python_reference()
         ids = Vocabulary.from_text(text).encode(text).astype(np.int32) % self.vocab_size
         return np.tile(ids, -(-4 * self.characters // len(ids)))

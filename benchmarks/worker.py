@@ -26,7 +26,7 @@ def main() -> None:
     if request["system"] != "torch" or request.get("keep_memory"):
         keep_freed_memory()
     started = time.perf_counter()
-    run, versions = _prepare(request, work)
+    run, versions = prepare(request, work)
     prepared = time.perf_counter()
     run(1)
     first = time.perf_counter() - prepared
@@ -41,7 +41,8 @@ def _say(**values: Any) -> None:
     print(json.dumps(values), flush=True)
 
 
-def _prepare(request: dict[str, Any], work: Work) -> tuple[Run, dict[str, str]]:
+def prepare(request: dict[str, Any], work: Work) -> tuple[Run, dict[str, str]]:
+    """A row's repetitions, nothing compiled yet, and the versions that it runs on."""
     system, precision = request["system"], request["precision"]
     if system == "charjax" and request["task"] == "sample":
         from benchmarks import charjax_rows
@@ -50,7 +51,9 @@ def _prepare(request: dict[str, Any], work: Work) -> tuple[Run, dict[str, str]]:
     if system == "charjax":
         from benchmarks import charjax_rows
 
-        return charjax_rows.training(work, precision)
+        options = ("recurrence", "resident")
+        given = {name: request[name] for name in options if name in request}
+        return charjax_rows.training(work, precision, **given)
     if system == "flax":
         from benchmarks import flax_rows
 

@@ -19,7 +19,7 @@ from charjax.devices import mesh as meshes
 from charjax.devices.backend import computing
 from charjax.errors import InputError, counted, suggestion
 from charjax.model.arguments import Count, check_carry
-from charjax.model.network import init, initial_carry
+from charjax.model.network import init, initial_carry, of_network
 from charjax.model.parameters import Params, check
 from charjax.model.recurrence.choose import Recurrence
 from charjax.sampling import draw as sampling
@@ -292,13 +292,13 @@ class LanguageModel:
                 f"`text` has {counted(len(ids), self.vocabulary.kind)}: score needs at "
                 "least 2, since the first only serves as context."
             )
-        carry, nats = initial_carry(self.config, 1), []
+        config, carry, nats = of_network(self.config), initial_carry(self.config, 1), []
         inputs, targets = pieces(ids[:-1]), pieces(ids[1:])
         for (piece, count), (target, _) in zip(inputs, targets, strict=True):
             mask = np.arange(len(piece)) < count
             batch = Batch(piece[None], target[None], mask[None], np.zeros((1, 1), bool))
             recurrence = self._recurrence(1, len(piece))
-            carry, piece_nats = _score(self.config, self.params, carry, batch, recurrence)
+            carry, piece_nats = _score(config, self.params, carry, batch, recurrence)
             nats.append(np.asarray(piece_nats)[0, :count])
         return np.concatenate(nats)
 

@@ -1,5 +1,6 @@
 """Eight virtual CPU devices for every test, and the places the tests may write to."""
 
+import dataclasses
 import importlib.metadata
 import os
 import subprocess
@@ -48,6 +49,40 @@ def _quick_curves(request, monkeypatch):
 
     if request.node.get_closest_marker("curves") is None:
         monkeypatch.setattr(curves, "draw", draw)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _programs_of_equal_runs():
+    """Runs that begin or go on alike share their programs, which each would trace anew
+    and read from the cache."""
+    from charjax.run import loop, plan, start
+    from charjax.training import program
+
+    abstract, fresh, kept = plan._abstract, start._fresh, {}
+
+    def same(made, *alike):
+        # The newest last: neighbours share them, and there are too many to keep all.
+        kept[alike] = kept.pop(alike, made)
+        if len(kept) > 16:
+            del kept[next(iter(kept))]
+        return kept[alike]
+
+    def make(made):
+        return same(made, made.func, *made.args, *made.keywords.values())
+
+    def step(config, mesh, sharding, *rest):
+        made = program.training_program(config, mesh, sharding, *rest)
+        shardings, tree = jax.tree.flatten(sharding)
+        return same(made, program.train_step, config, mesh, tree, *shardings, *rest)
+
+    def first(planned):
+        return fresh(dataclasses.replace(planned, make=make(planned.make)))
+
+    with pytest.MonkeyPatch.context() as changes:
+        changes.setattr(plan, "_abstract", lambda made, *rest: abstract(make(made), *rest))
+        changes.setattr(start, "_fresh", first)
+        changes.setattr(loop, "training_program", step)
+        yield
 
 
 @pytest.fixture

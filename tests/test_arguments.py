@@ -50,6 +50,7 @@ CASES = [
     (lambda: model.generate("a", "5"), "`length` is '5': expected a whole number"),
     (lambda: model.generate("a", 5.0), "`length` is 5.0: expected a whole number"),
     (lambda: model.generate("a", -1), "`length` is -1: give"),
+    (lambda: model.generate("a", 10**5000), "`length` is a number too long to show: give"),
     (lambda: model.generate("a", 5, num_samples=2.5), "`num_samples` is 2.5: expected"),
     (lambda: model.generate("a", 5, num_samples=0), "`num_samples` is 0: give"),
     (lambda: model.generate("a", 5, seed="x"), "`seed` is 'x': expected"),

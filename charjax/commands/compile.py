@@ -43,10 +43,8 @@ class Options(Preset):
     """Texts that are drawn at once."""
 
     programs: tuple[str, ...] = ("training", "evaluation", "reading", "sampling")
-    """What to compile: some of training, evaluation, reading, sampling."""
-
-    cycles: Switch = False
-    """TPU: also the static profile of the training step, which takes minutes."""
+    """What to compile: some of training, evaluation, reading, sampling, and layer, which is
+    one layer over time with its gradient, and has a TPU's cycles by the static profile."""
 
     minutes: float = 10.0
     """Time limit for each program."""
@@ -81,7 +79,6 @@ def run(options: Options, _: Signals) -> int:
         processes=options.processes,
         streams=options.streams,
         programs=options.programs,
-        cycles=options.cycles,
         minutes=options.minutes,
     )
     if options.json:

@@ -7,6 +7,7 @@ import time
 import traceback
 from collections.abc import Callable
 
+from charjax.commands.absent_tpu import answer_for_absent_tpu
 from charjax.commands.allocator import keep_freed_memory
 from charjax.commands.signals import Signals, collected
 from charjax.commands.streams import reliable
@@ -23,6 +24,7 @@ def exit_code(command: Callable[[Signals], int]) -> int:
     128 and the signal's number after a signal.
     """
     keep_freed_memory()
+    answer_for_absent_tpu()
     with reliable():
         code = _attempt(command)
     if code:

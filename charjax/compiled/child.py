@@ -23,7 +23,7 @@ from jax.experimental import topologies
 from charjax.compiled import collectives, estimate, gpu, hlo, tpu
 from charjax.compiled.chips import target_config
 from charjax.compiled.memory import GPU_SHARE, memory
-from charjax.compiled.programs import TRAINING, Built, Sizes
+from charjax.compiled.programs import LAYER, TRAINING, Built, Sizes
 from charjax.compiled.result import Program, program_to_json
 from charjax.compiled.targets import Target, target_named
 from charjax.config.schema import Config, from_dict
@@ -124,13 +124,6 @@ def _program(
             said = str(error).partition("\n\n")[0]
             return Program(**facts, failure=f"too little memory: {said}", fits=False)
     facts["seconds"] = time.monotonic() - begun
-    if request["cycles"]:
-        module = hlo.parse(compiled.as_text())
-        profiled = tpu.cycles(folder / PROFILE, module, built.origins, built.steps, grids)
-        if profiled is not None:
-            facts |= {"cycles": profiled.amount, "unknown": profiled.unknown}
-            facts["loops"] = profiled.loops
-        return Program(**facts)
     taken = memory(compiled.memory_analysis(), built.parts)
     limit = facts["limit"]
     facts |= {"memory": taken, "fits": None if limit is None else taken.peak <= limit}
@@ -179,6 +172,12 @@ def _counted(
         "floor": estimate.cycles_of(chip, precision, work),
         "step_floor": estimate.cycles_of(chip, precision, one),
     }
+    if request["program"] == LAYER:
+        done = tpu.cycles(folder / PROFILE, module, built.origins, built.steps, grids)
+        if done is None:
+            return facts
+        counted = {"cycles": done.amount, "unknown": done.unknown, "loops": done.loops}
+        return {"step_floor": facts["step_floor"], **counted}
     done = tpu.bundles(folder / DUMP, module, built.origins, built.steps, grids)
     if done is None:
         return facts

@@ -1,5 +1,11 @@
-"""What devices send each other in a compiled program."""
+"""What devices send each other in a compiled program.
 
+A TPU's compiler may spread one message over other work: it begins in one fusion, goes on in
+others, which may stand inside a loop, and ends in one more. It is sent once, so it counts
+once, where it begins.
+"""
+
+import re
 from dataclasses import dataclass
 
 from charjax.compiled.hlo import Instruction, Module, Origins, size, walk
@@ -42,9 +48,16 @@ def collectives(module: Module, origins: Origins) -> list[Collective]:
         for computation in module.computations.values()
         for instruction in computation
     }
+    spread: set[str] = set()
     for instruction, place in walk(module, origins, fused=True):
         kind = instruction.opcode.removesuffix("-start")
         if kind in KINDS:
+            if "async_collective_fusion" in instruction.rest:
+                chain = re.search(r'chain_id="(\d+)"', instruction.rest)
+                name = chain[1] if chain else instruction.name
+                if name in spread:
+                    continue
+                spread.add(name)
             count, total = found.get((kind, place.loops), (0, 0))
             each = _bytes(instruction, shapes) * place.times
             found[kind, place.loops] = count + place.times, total + each

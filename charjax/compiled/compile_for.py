@@ -5,7 +5,6 @@ that process and no more, and what compilers read from the environment is set th
 """
 
 import contextlib
-import dataclasses
 import json
 import os
 import signal
@@ -26,6 +25,8 @@ from charjax.errors import InputError
 PROGRAMS = ("training", "evaluation", "reading", "sampling")
 """What a run compiles: the step, scoring, reading a text, and drawing one."""
 
+LAYER = "layer"
+
 ASSUMED_CHARACTERS = 96
 """The size of a vocabulary of characters that is not given."""
 
@@ -43,7 +44,6 @@ def compile_for(
     processes: int | None = None,
     streams: int = 1,
     programs: Sequence[str] = PROGRAMS,
-    cycles: bool = False,
     minutes: float = 10.0,
     build: str = _BUILD,
 ) -> Compiled:
@@ -56,8 +56,9 @@ def compile_for(
       vocab_size: number of symbols; None is 256 for bytes, 96 for characters.
       processes: hosts that several GPUs are spread over; a TPU topology has its own.
       streams: texts that `sampling` draws at once.
-      programs: which of `training`, `evaluation`, `reading`, `sampling`.
-      cycles: also a TPU's static profile of the training step, which takes minutes.
+      programs: which of `training`, `evaluation`, `reading`, `sampling`, and `layer`: one
+        layer over time with its gradient, which has a TPU's cycles by the static profile
+        in place of bundles.
       minutes: time limit for each program.
       build: what makes a program, as `module:function`, with the contract of
         `charjax.compiled.programs.build`.
@@ -72,8 +73,9 @@ def compile_for(
     """
     check_instance("config", config, Config)
     for name in programs:
-        if name not in PROGRAMS:
-            refuse("`programs`", tuple(programs), f"expected some of {PROGRAMS}")
+        if name not in (*PROGRAMS, LAYER):
+            known = ", ".join((*PROGRAMS, LAYER))
+            refuse("`programs`", tuple(programs), f"give some of {known}")
     count = Annotated[int | None, AtLeast(1)]
     for name, value in (("vocab_size", vocab_size), ("processes", processes)):
         checked(f"`{name}`", value, count)
@@ -89,15 +91,11 @@ def compile_for(
         "target": (target, processes),
         "sizes": {"vocab_size": vocab_size, "streams": streams},
         "build": build,
-        "cycles": False,
     }
     common: dict[str, Any] = {}
     found = []
     for name in programs:
         program, said = _in_child({**request, "program": name}, place, timeout)
-        if cycles and name == "training" and place.platform == "tpu" and program.memory:
-            asked = {**request, "program": name, "cycles": True}
-            program = _with_cycles(program, _in_child(asked, place, timeout)[0])
         found.append(program)
         common = common or said
     return Compiled(
@@ -108,17 +106,6 @@ def compile_for(
         versions=common.get("versions", {}),
         programs=tuple(found),
     )
-
-
-def _with_cycles(program: Program, profiled: Program) -> Program:
-    """A program with what its static profile says; without, where there is none."""
-    if profiled.failure is not None or profiled.cycles is None:
-        return program
-    loops = tuple(
-        dataclasses.replace(loop, cycles=same.cycles)
-        for loop, same in zip(program.loops, profiled.loops, strict=False)
-    )
-    return dataclasses.replace(program, cycles=profiled.cycles, loops=loops)
 
 
 def _in_child(
@@ -133,7 +120,7 @@ def _in_child(
                 stdin=subprocess.PIPE,
                 stdout=said,
                 stderr=said,
-                env=environment(target, folder, request["cycles"]),
+                env=environment(target, folder, request["program"] == LAYER),
                 # So that whatever it starts ends with it.
                 start_new_session=True,
             )
@@ -179,7 +166,8 @@ def _named(code: int) -> str:
 
 
 def environment(target: Target, folder: Path, cycles: bool = False) -> dict[str, str]:
-    """The environment in which a target's compiler works without the target.
+    """The environment in which a target's compiler works without the target; of a TPU's
+    it asks for the static profile (`cycles`) or for bundles.
 
     What the user has set in XLA_FLAGS and LIBTPU_INIT_ARGS stays; where a flag is given
     twice, the user's comes last and holds.
@@ -193,7 +181,8 @@ def environment(target: Target, folder: Path, cycles: bool = False) -> dict[str,
         ours |= {"JAX_SKIP_CUDA_CONSTRAINTS_CHECK": "1", "CUDA_VISIBLE_DEVICES": "-1"}
         ours["XLA_FLAGS"] = f"--xla_dump_to={dump}"
     if target.platform == "tpu":
-        # Else it waits for a server that tells it what host this is.
+        # Else it waits for a server that tells it what host this is; these are also given
+        # by the commands, for JAX itself (`commands/absent_tpu.py`).
         ours |= {"TPU_SKIP_MDS_QUERY": "1", "TPU_WORKER_HOSTNAMES": "localhost"}
         ours |= {"TPU_ACCELERATOR_TYPE": "v5litepod-4", "ALLOW_MULTIPLE_LIBTPU_LOAD": "1"}
         ours["LIBTPU_INIT_ARGS"] = tpu.flags(dump, profile if cycles else None)

@@ -3,6 +3,7 @@
 Nothing is computed: arguments are shapes, with the place where each is to lie.
 """
 
+import dataclasses
 import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from charjax.devices import placement
 from charjax.evaluation.evaluate import jitted_step
 from charjax.model.cells import cell_named
 from charjax.model.network import init, initial_carry
+from charjax.model.parameters import table
 from charjax.sampling import draw as sampling
 from charjax.sampling.chunks import CHUNK, PASS, jitted_draw, jitted_prefill
 from charjax.sampling.options import SamplingOptions
@@ -29,7 +31,7 @@ from charjax.training.schedule import resolve
 from charjax.training.state import initial_state
 
 TRAINING, EVALUATION, READING, SAMPLING = "training", "evaluation", "reading", "sampling"
-PROGRAMS = (TRAINING, EVALUATION, READING, SAMPLING)
+LAYER = "layer"
 
 # A schedule needs the length of an epoch, which is the text's; the program is the same.
 _EPOCH = 1000
@@ -75,7 +77,7 @@ class Built:
 
 
 def build(name: str, config: Config, sizes: Sizes, devices: list[Any]) -> Built:
-    """The program of a name in `PROGRAMS`, for these devices.
+    """The program of a name, for these devices.
 
     Raises InputError where the devices do not divide a batch or a layer.
     """
@@ -88,11 +90,10 @@ def build(name: str, config: Config, sizes: Sizes, devices: list[Any]) -> Built:
         return _evaluation(config, sizes, mesh)
     # A text is drawn on one device.
     alone = meshes.make_mesh(devices[:1])
-    return (
-        _reading(config, sizes, alone)
-        if name == READING
-        else _sampling(config, sizes, alone)
-    )
+    if name == LAYER:
+        return _layer(config, alone, config.data.batch_size // meshes.rows_share(mesh))
+    one = _reading if name == READING else _sampling
+    return one(config, sizes, alone)
 
 
 def _training(config: Config, sizes: Sizes, mesh: Mesh) -> Built:
@@ -124,7 +125,7 @@ def _training(config: Config, sizes: Sizes, mesh: Mesh) -> Built:
 def _evaluation(config: Config, sizes: Sizes, mesh: Mesh) -> Built:
     share, steps = meshes.rows_share(mesh), config.data.sequence_length
     rows = -(-config.train.eval_rows // share) * share
-    recurrence = meshes.recurrence_for(config, mesh)
+    recurrence = meshes.inference_recurrence(config, mesh)
     params = _params(config, sizes)
     place = placement.params_sharding(mesh, config, params)
     carry = jax.eval_shape(functools.partial(initial_carry, config, rows))
@@ -150,7 +151,7 @@ def _evaluation(config: Config, sizes: Sizes, mesh: Mesh) -> Built:
 
 
 def _reading(config: Config, sizes: Sizes, mesh: Mesh) -> Built:
-    recurrence = meshes.recurrence_for(config, mesh, (1, PASS))
+    recurrence = meshes.inference_recurrence(config, mesh, (1, PASS))
     whole = functools.partial(_whole, mesh)
     params, state = _params(config, sizes), _sampling_state(config, sizes, 1)
     ids = whole(jax.ShapeDtypeStruct((1, PASS), jnp.int32))
@@ -163,7 +164,7 @@ def _reading(config: Config, sizes: Sizes, mesh: Mesh) -> Built:
 
 def _sampling(config: Config, sizes: Sizes, mesh: Mesh) -> Built:
     rows = sizes.streams
-    recurrence = meshes.recurrence_for(config, mesh, (rows, 1))
+    recurrence = meshes.inference_recurrence(config, mesh, (rows, 1))
     whole = functools.partial(_whole, mesh)
     params, state = _params(config, sizes), _sampling_state(config, sizes, rows)
     options = jax.tree.map(
@@ -173,6 +174,37 @@ def _sampling(config: Config, sizes: Sizes, mesh: Mesh) -> Built:
     parts = {"parameters": _bytes(params), "carry": _bytes(state)}
     said = recurrence.describe(cell_named(config.model.cell))
     return Built(jitted_draw, (config, *draw), mesh, parts, rows, CHUNK, said, ORIGINS)
+
+
+def _layer(config: Config, mesh: Mesh, rows: int) -> Built:
+    """One layer that reads features as wide as itself, and its gradient, on one device."""
+    model, steps = config.model, config.data.sequence_length
+    recurrence = meshes.recurrence_for(config, mesh, (rows, steps))
+    cell, hidden = cell_named(model.cell), model.hidden_size
+    one = dataclasses.replace(model, num_layers=1, embedding_size=hidden)
+    layer = {
+        name: jax.ShapeDtypeStruct(each.shape, jnp.float32)
+        for name, each in table(one, 1)["first"].items()
+    }
+    stacked = jax.eval_shape(lambda: cell.initial_state(1, rows, hidden))
+    state = jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), stacked
+    )
+    inputs = jax.ShapeDtypeStruct((steps, rows, hidden), jnp.float32)
+
+    def layer_gradient(layer: Any, inputs: Any, state: Any) -> Any:
+        def run(*arguments: Any) -> Any:
+            return recurrence.run(cell, config.train.precision, *arguments)
+
+        (hidden, state), back = jax.vjp(run, layer, inputs, state)
+        return back((hidden, state))
+
+    arguments = tuple(_whole(mesh, each) for each in (layer, inputs, state))
+    parts = {"parameters": _bytes(layer), "carry": _bytes(state), "batch": _bytes(inputs)}
+    said = recurrence.describe(cell)
+    return Built(
+        jax.jit(layer_gradient), arguments, mesh, parts, rows, steps, said, ORIGINS
+    )
 
 
 def _key() -> Any:

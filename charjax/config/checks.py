@@ -204,14 +204,18 @@ def _items(value: Any) -> Iterator[Any]:
 
 def refuse(field: str, value: object, remedy: str) -> NoReturn:
     """Raises the InputError that names a field, its value and what to do."""
-    raise InputError(f"{field} is {_shown(value)}: {remedy}.")
+    raise InputError(f"{field} is {shown(value)}: {remedy}.")
 
 
-def _shown(value: Any) -> str:
+def shown(value: Any) -> str:
     """As Python shows it; of an array type and shape, of what is long the beginning."""
     if hasattr(value, "dtype") and getattr(value, "shape", ()) != ():
         return f"{value.dtype}[{', '.join(map(str, value.shape))}]"
-    text = " ".join(line.strip() for line in repr(value).splitlines())
+    try:
+        text = " ".join(line.strip() for line in repr(value).splitlines())
+    except ValueError:
+        # Python shows no number of more than 4,300 digits.
+        return "a number too long to show"
     if isinstance(value, Mapping) and len(text) > 200:
         text = f"a {type(value).__name__} of {', '.join(map(repr, value))}"
     return text if len(text) <= 200 else f"{text[:200]} ..."

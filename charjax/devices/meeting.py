@@ -5,6 +5,7 @@ JAX's own runtime does the work.
 
 import ctypes
 import os
+import re
 import signal
 import socket
 import threading
@@ -90,16 +91,20 @@ def _meet() -> None:
         pass
 
 
+def _is_count(text: str) -> bool:
+    return re.fullmatch("[0-9]{1,9}", text) is not None
+
+
 def _parsed(how: str) -> dict[str, Any]:
     parts = how.split(",")
-    if len(parts) != 3 or not (parts[1].isdecimal() and parts[2].isdecimal()):
+    if len(parts) != 3 or not (_is_count(parts[1]) and _is_count(parts[2])):
         raise InputError(
             f"`distributed` is {how!r}: give off, auto, or the coordinator's address, "
             "the number of processes and this one's index, as in 10.0.0.1:4321,2,0."
         )
     address, count, index = parts[0], int(parts[1]), int(parts[2])
     port = address.rpartition(":")[2]
-    if not (":" in address and port.isdecimal() and 0 < int(port) < 2**16):
+    if not (":" in address and _is_count(port) and 0 < int(port) < 2**16):
         raise InputError(
             f"`distributed` is {how!r}: the address needs a port from 1 to 65535, as in "
             "10.0.0.1:4321,2,0."

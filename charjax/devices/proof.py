@@ -97,7 +97,7 @@ def _checked(
     mesh = meshes.make_mesh(jax.local_devices()[:1])
     otherwise = meshes.recurrence_for(config, mesh).name
     for name in names:
-        check = functools.partial(_Check, config, mesh, symbols, name, otherwise)
+        check = functools.partial(Check, config, mesh, symbols, name, otherwise)
         answer = _within(ends - time.monotonic(), lambda c=check: c().verdict())
         if answer is None:
             # At once, since the device may be stuck; then nothing else can be tried on it.
@@ -136,8 +136,19 @@ def _within(
     return answers[0] if answers else None
 
 
-class _Check:
-    """One kernel against the plain scan and what would run otherwise."""
+class Check:
+    """One implementation against the plain scan and what would run otherwise.
+
+    Args:
+      config: gives layers, batch and precision; rows are those of one device.
+      mesh: of that device.
+      symbols: size of the vocabulary.
+      name: the implementation, a kernel or not.
+      otherwise: another one.
+
+    Raises:
+      InputError: one of them cannot run there.
+    """
 
     def __init__(
         self, config: Config, mesh: Mesh, symbols: int, name: str, otherwise: str
@@ -160,6 +171,11 @@ class _Check:
         self.kernel, self.other = named(name), named(otherwise)
         with jax.default_matmul_precision("highest"):
             self.expected = gradients(plain.run, cell, dtype)(self.args)
+
+    def errors(self) -> dict[str, float]:
+        """How far each value and gradient is from the plain scan's, as a share of the
+        largest in its array."""
+        return _errors(self.kernel(self.args), self.expected)
 
     def verdict(self) -> tuple[bool, str]:
         """Whether the kernel is refused, and what was found, in words."""

@@ -23,7 +23,7 @@ from charjax.errors import InputError, counted
 from charjax.evaluation import units
 from charjax.evaluation.protocols import Ids, stateful_batches, windowed_batches
 from charjax.model.arguments import check_config, check_ids
-from charjax.model.network import initial_carry
+from charjax.model.network import initial_carry, of_network
 from charjax.model.parameters import vocab_size
 from charjax.text.batching import Batch
 from charjax.training.step import eval_step
@@ -73,7 +73,7 @@ class Evaluation:
         return units.perplexity(self.nats_per_char)
 
 
-# The config is static and hashable: one compilation serves each config and shape.
+# The config is static and hashable: one compilation serves each network and shape.
 jitted_step = jax.jit(eval_step, static_argnums=(0, 4))
 
 
@@ -148,7 +148,7 @@ def _total(
     )
     recurrence = meshes.inference_recurrence(config, mesh)
     sums: list[float] = []
-    waiting = None
+    waiting, config = None, of_network(config)
     for batch in batches:
         local = Batch(*(leaf[first:last] for leaf in _pad_rows(batch, padded)))
         placed = placement.put_batch(mesh, local)

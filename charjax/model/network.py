@@ -16,6 +16,7 @@ from jaxtyping import Bool, Float, Integer
 from charjax.config.checks import checked
 from charjax.config.model import ModelConfig
 from charjax.config.schema import Config
+from charjax.config.train import TrainConfig
 from charjax.model import parameters, stack
 from charjax.model.arguments import (
     Count,
@@ -151,6 +152,15 @@ def init(config: Config, vocab_size: int, key: Array) -> Params:
     ids = jnp.zeros((1, 1), jnp.int32)
     params: Any = module.init(key, ids, initial_carry(config, 1))["params"]
     return params
+
+
+def of_network(config: Config) -> Config:
+    """A config with what the network depends on alone.
+
+    As the static argument of a program, it lets runs that differ in all else share it.
+    """
+    train = TrainConfig(precision=config.train.precision)
+    return Config(model=config.model, train=train)
 
 
 @usual_promotion()

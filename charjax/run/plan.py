@@ -192,7 +192,7 @@ def _check(plan: Plan, origin: LanguageModel | None) -> None:
         _check_same(record, workdir, plan.own_optimizer)
         going_on(plan, record.step, record.standing)
     if workdir is not None and plan.stored is None:
-        _check_no_model(workdir)
+        saved_model.check_none(workdir)
         run_directory.check_apart(workdir, plan.config)
         if plan.replaced is None:
             run_directory.check_unwritten(workdir, plan.surveyed.bytes_to_keep())
@@ -285,14 +285,6 @@ def _epoch_steps(config: Config, surveyed: Survey) -> int:
         batching.check_length(end - start, config.data, name)
         lengths[name] = end - start
     return batching.batches_per_epoch(lengths["train"], config.data)
-
-
-def _check_no_model(workdir: Path) -> None:
-    if saved_model.found(workdir) is not None:
-        raise InputError(
-            f"`workdir` is {workdir}: it holds a saved model, which has no optimizer to go "
-            "on with; start another run from it with train.init_from."
-        )
 
 
 def _newest_record(workdir: Path, strict: bool) -> Record | None:

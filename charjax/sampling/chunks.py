@@ -9,6 +9,7 @@ import numpy as np
 from jax import Array
 
 from charjax.config.schema import Config
+from charjax.model.network import of_network
 from charjax.model.parameters import Params
 from charjax.model.recurrence.choose import Recurrence
 from charjax.sampling import draw as sampling
@@ -42,6 +43,7 @@ def read(
 ) -> sampling.SamplingState:
     """The state of one row after it has read `ids [n]`; `recurrence` is asked for the one
     that suits so many rows and steps."""
+    config = of_network(config)
     for piece, count in pieces(ids):
         lengths, suitable = np.full(1, count, np.int32), recurrence(1, len(piece))
         state = jitted_prefill(config, params, state, piece[None], lengths, suitable)
@@ -58,6 +60,7 @@ def drawn(
     recurrence: Recurrence,
 ) -> Iterator[np.ndarray]:
     """`length` new ids of each row in chunks `[rows, <= CHUNK]`."""
+    config = of_network(config)
     numbers: Any = jax.tree.map(jnp.float32, options)
     waiting, left = None, length
     while left > 0:

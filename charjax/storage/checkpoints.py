@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import jax
 
+from charjax.config.checks import shown
 from charjax.devices.memory import is_shortage
 from charjax.errors import InputError, listed
 from charjax.storage import arrays, manifest
@@ -103,11 +104,13 @@ class Checkpoints:
             latest = self._newest(strict)
             best = self.best() if which == "best" else None
             return latest if best is None else best
-        if is_step(str(which)) and int(which) in steps:
-            return int(which)
+        for step in steps:
+            if which in (step, str(step)):
+                return step
+        named = which[:50] if isinstance(which, str) else shown(which)
         raise InputError(
-            f"`step` is {which}: {self.directory} holds step "
-            f"{listed(steps, 'and')}; give one of them, best or latest."
+            f"`step` is {named}: {self.directory} holds step {listed(steps, 'and')}; "
+            "give one of them, best or latest."
         )
 
     def reading(

@@ -63,6 +63,15 @@ def found(path: Path) -> Path | None:
     return path if sum((path / name).exists() for name in names) >= 2 else None
 
 
+def check_none(workdir: Path) -> None:
+    """Refuses to begin a run where a model is saved."""
+    if found(workdir) is not None:
+        raise InputError(
+            f"`workdir` is {workdir}: it holds a saved model, which has no optimizer to go "
+            "on with; start another run from it with train.init_from."
+        )
+
+
 def reading(workdir: str | Path, step: Which, read: Callable[..., Any]) -> Any:
     """What `read(checkpoints, step)` makes of the step, of a run or a saved model, that is
     meant.

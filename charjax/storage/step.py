@@ -8,6 +8,7 @@ written.
 
 import json
 import math
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,7 @@ RETIRED = ".retired"
 
 def is_step(name: str) -> bool:
     """Whether a folder's name is that of a step."""
-    return name.isascii() and name.isdigit() and str(int(name)) == name
+    return re.fullmatch("0|[1-9][0-9]{0,9}", name) is not None
 
 
 def read_record(path: Path) -> Any:

@@ -246,7 +246,8 @@ def test_each_optimizer_of_the_schema_makes_an_update_of_its_own():
             **{"model.hidden_size": 4, "optimizer.name": name, "optimizer.warmup_steps": 0}
         )
         chain = optimizer(config)
-        update, _ = chain.update(gradients, chain.init(params), params)
+        state = jax.jit(chain.init)(params)
+        update, _ = jax.jit(chain.update)(gradients, state, params)
         updates[name] = np.asarray(update["first"]["kernel_h"]).tobytes()
     # Without weight decay adamw is adam.
     assert updates.pop("adamw") == updates["adam"]

@@ -140,13 +140,26 @@ import sys
 from pathlib import Path
 import jax
 from charjax.storage.saver import Saver
-directory, step = Path(sys.argv[1]), int(sys.argv[2])
-items = {"params": {"a": jax.numpy.arange(1000.0) + step, "b": jax.numpy.ones(3) * step}}
+directory, saves = Path(sys.argv[1]), {}
+for step in map(int, sys.argv[2:]):
+    params = {"a": jax.numpy.arange(1000.0) + step, "b": jax.numpy.ones(3) * step}
+    saves[step] = {"params": params}
 with Saver(directory) as checkpoints:
     print("ready", flush=True)
     sys.stdin.readline()
-    checkpoints.save(step, items, {"step": step, "validation_loss": 1.0 / step})
+    for step, items in saves.items():
+        checkpoints.save(step, items, {"step": step, "validation_loss": 1.0 / step})
+        checkpoints.wait()
 """
+
+
+@pytest.fixture(scope="module")
+def two_steps(tmp_path_factory):
+    """Checkpoints of the steps 1 and 2, to be copied."""
+    directory = tmp_path_factory.mktemp("steps") / "before"
+    save = [sys.executable, "-c", SAVE, directory, "1", "2"]
+    subprocess.run(save, check=True, input=b"\n", timeout=120)
+    return directory
 
 
 def run_until(limit, script, *arguments, calls=CALLS, env=None):
@@ -193,28 +206,21 @@ def run_until(limit, script, *arguments, calls=CALLS, env=None):
 
 @pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed")
 def test_a_kill_at_any_file_system_call_of_a_save_leaves_the_old_or_the_new_step(
-    tmp_path, request
+    two_steps, tmp_path, request
 ):
-    script, before = tmp_path / "save.py", tmp_path / "before"
+    script = tmp_path / "save.py"
     script.write_text(SAVE)
-    for step in (1, 2):
-        subprocess.run(
-            [sys.executable, script, before, str(step)],
-            check=True,
-            input=b"\n",
-            timeout=120,
-        )
     # The newest step is saved again, as after a resume, and a later one.
     outcomes = {}
     for step in (2, 3):
         scratch = tmp_path / f"counted{step}"
-        shutil.copytree(before, scratch)
+        shutil.copytree(two_steps, scratch)
         total = run_until(None, script, scratch, step)
         assert total > 20
         for number in range(1, total + 1, request.config.getoption("--syscalls")):
             directory = tmp_path / "killed"
             shutil.rmtree(directory, ignore_errors=True)
-            shutil.copytree(before, directory)
+            shutil.copytree(two_steps, directory)
             run_until(number, script, directory, step)
             with Saver(directory) as checkpoints:
                 found = checkpoints.resolve("latest", strict=True)
@@ -292,18 +298,17 @@ def test_a_kill_at_any_file_system_call_of_starting_over_leaves_the_old_or_the_n
 
 @pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed")
 @pytest.mark.parametrize("number", [1, 4])
-def test_a_kill_while_an_old_step_is_deleted_leaves_no_damaged_one(tmp_path, number):
-    script, directory = tmp_path / "save.py", tmp_path / "steps"
-    script.write_text(SAVE)
-    save = [sys.executable, str(script), str(directory)]
-    for step in ("1", "2"):
-        subprocess.run([*save, step], check=True, input=b"\n", timeout=120)
+def test_a_kill_while_an_old_step_is_deleted_leaves_no_damaged_one(
+    two_steps, tmp_path, number
+):
+    directory = shutil.copytree(two_steps, tmp_path / "steps")
     with Saver(directory) as checkpoints:
         before = checkpoints.steps()
     # Nothing but the files of a step that goes is removed by handle.
     kill = f"inject=unlinkat:signal=SIGKILL:when={number}"
     tracer = ["strace", "-f", "-o", "/dev/null", "-e", "trace=unlinkat", "-e", kill]
-    done = subprocess.run([*tracer, *save, "3"], input=b"\n", timeout=120)
+    save = [sys.executable, "-c", SAVE, str(directory), "3"]
+    done = subprocess.run([*tracer, *save], input=b"\n", timeout=120)
     assert done.returncode == -signal.SIGKILL
     assert any(path.name.endswith(".retired") for path in directory.iterdir())
     with Saver(directory) as checkpoints:

@@ -81,7 +81,10 @@ def finished(tmp_path_factory):
 @pytest.mark.curves
 def test_it_learns_and_keeps_everything(tmp_path):
     result = charjax.fit(
-        small(**{"train.steps": 100, "train.sample_every": 50}),
+        small(
+            **{"train.steps": 100, "train.sample_every": 50, "train.eval_every": 20},
+            **{"train.checkpoint_every": 25},
+        ),
         tmp_path / "run",
         text=TEXT,
         quiet=True,
@@ -418,9 +421,14 @@ def test_one_compilation_of_the_step_and_one_of_the_evaluation(tmp_path, caplog)
     with jax.log_compiles(), caplog.at_level(logging.WARNING):
         config = small(**{"model.hidden_size": 17, "train.steps": 12})
         charjax.fit(config, tmp_path, text=TEXT, quiet=True)
-    compiled = re.findall(r"Finished XLA compilation of jit\((\w+)\)", caplog.text)
-    assert compiled.count("train_step") == 1
-    assert compiled.count("eval_step") == 1
+        compiled = re.findall(r"Finished XLA compilation of jit\((\w+)\)", caplog.text)
+        for name in ("train_step", "eval_step"):
+            assert compiled.count(name) == 1
+        caplog.clear()
+        # Only what trains depends on more than the network.
+        charjax.fit(config.replace(**{"train.seed": 5}), text=TEXT, quiet=True)
+        assert "jit(train_step)" in caplog.text
+        assert "eval_step" not in caplog.text and "jit(draw)" not in caplog.text
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ import pytest
 import charjax
 from charjax import Config, DataConfig, InputError, ModelConfig, TrainConfig, inspect_run
 from charjax.run import loop, run
+from charjax.training import program
 
 TEXT = "the quick brown fox jumps over the lazy dog. " * 20
 CONFIG = Config(
@@ -168,7 +169,7 @@ def test_before_the_first_step_an_interrupt_raises_at_once(
 def test_an_interrupt_during_compilation_leaves_the_run_as_it_was(monkeypatch, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         fit(tmp_path, stop=stop_at(2))
-    before(monkeypatch, loop, "train_step")
+    before(monkeypatch, program, "train_step")
     with pytest.raises(KeyboardInterrupt) as stopped:
         fit(tmp_path, on_interrupt="return")
     assert not hasattr(stopped.value, "result")

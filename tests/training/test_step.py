@@ -443,14 +443,16 @@ def test_members_trained_together_equal_those_trained_alone():
         "dropout": [0.3, 0.6, 0.0],
     }
 
+    batches = jax.tree.map(lambda *leaves: np.stack(leaves), *map(some_batch, range(4)))
+
     def steps(hyperparameters, config=config):
-        state, losses = some_state(config), []
-        for k in range(4):
+        def step(state, batch):
             state, metrics = train_step(
-                *(config, state, some_batch(k), jax.random.key(0)),
-                hyperparameters=hyperparameters,
+                *(config, state, batch, jax.random.key(0)), hyperparameters=hyperparameters
             )
-            losses.append((metrics["loss"], metrics["learning_rate"]))
+            return state, (metrics["loss"], metrics["learning_rate"])
+
+        state, losses = jax.lax.scan(step, some_state(config), batches)
         return state.params, losses
 
     together = jax.jit(jax.vmap(steps))(members(config, **values))
@@ -500,7 +502,8 @@ def test_an_optimizer_of_ones_own():
     )
     own = optax.adam(0.1)
     poisoned = dataclasses.replace(poisoned, opt_state=own.init(state.params))
-    after, metrics = train_step(config, poisoned, *args, optimizer=own)
+    step = jax.jit(functools.partial(train_step, config, optimizer=own))
+    after, metrics = step(poisoned, *args)
     assert bool(metrics["skipped"])
     assert_close(after.opt_state, poisoned.opt_state, 0)
 
