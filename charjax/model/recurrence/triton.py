@@ -1,8 +1,199 @@
-"""One kernel a step on GPUs."""
+"""One kernel a step on GPUs, by Pallas and Triton: the product and what follows it.
 
-from charjax.model.recurrence.scan import run as run
+All arrays lie in memory whole, and a kernel reads and writes step t of them: nothing is
+cut out or put in, so that a step is one launch. Forward, the projected inputs become what
+the reverse loop needs, in place; there, they become the gate gradients, in place again. A
+program has a tile of rows and units, multiplies all hidden units of these rows, and keeps
+what it computes from the product in registers.
+
+LSTM and GRU, rows and units in multiples of 16; everything else goes to `gpu.py`. Rounding
+is as there.
+"""
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jax.sharding import PartitionSpec
+from jax.typing import DTypeLike
+from jaxtyping import Bool, Float, Integer
+
+from charjax.config.model import ModelConfig
+from charjax.model.cells import Cell, cell_named
+from charjax.model.recurrence import gpu
+from charjax.model.recurrence.gpu import exact, gradients
+from charjax.model.recurrence.layout import GENERAL, Layout
+from charjax.model.recurrence.place import ANYWHERE, Place
+from charjax.model.recurrence.plain import Layer, vectors, zeroed
+from charjax.model.recurrence.products import are_ids, read_rows
+from charjax.model.recurrence.triton_kernels import SMALLEST, backward, forward, loop
+from charjax.model.recurrence.triton_steps import STEPS, Step
 
 
-def why_not(*_: object) -> str | None:
-    """Why it cannot run a model somewhere; None where it can."""
-    return "it is not written yet"
+def why_not(
+    platform: str,
+    model: ModelConfig,
+    batch: tuple[int, int],
+    precision: str,
+    mesh: Mapping[str, int],
+) -> str | None:
+    """Why it cannot run a model somewhere, for people; None where it can."""
+    del precision
+    if platform != "gpu":
+        return f"its kernels are for GPUs, not for a {platform.upper()}"
+    if model.cell not in STEPS:
+        return f"it has no kernel for the cell {model.cell!r}"
+    if mesh.get("model", 1) > 1:
+        return "a kernel needs all units of a layer on one device"
+    rows = batch[0] // mesh.get("data", 1)
+    if rows % SMALLEST or model.hidden_size % SMALLEST:
+        return f"rows on a device and units must be multiples of {SMALLEST}"
+    return None
+
+
+def run(
+    cell: Cell,
+    dtype: DTypeLike,
+    layer: Layer,
+    inputs: Float[Array, "time batch width"] | Integer[Array, "time batch"],
+    state: Any,
+    reset: Bool[Array, "time batch"] | None = None,
+    length: Integer[Array, " batch"] | None = None,
+    layout: Layout = GENERAL,
+    place: Place = ANYWHERE,
+) -> tuple[Float[Array, "time batch hidden"], Any]:
+    """What `plain.run` does; what the kernels do not serve is left to `gpu`."""
+    step = next((STEPS[name] for name in STEPS if cell == cell_named(name)), None)
+    shares = 1 if place.mesh is None else place.mesh.shape[place.rows_axis]
+    alone = place.mesh is None or place.mesh.size == shares
+    rows, units = state.h.shape
+    fits = rows % (shares * SMALLEST) == 0 and units % SMALLEST == 0
+    if not (step and alone and fits and length is None and len(inputs) > 1):
+        return gpu.run(cell, dtype, layer, inputs, state, reset, length, layout, place)
+    return _run(cell, step, jnp.dtype(dtype), place, layer, inputs, state, reset)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2, 3))
+def _run(
+    cell: Cell, step: Step, dtype: Any, place: Place, *arguments: Any
+) -> tuple[Array, Any]:
+    return _forward(cell, step, dtype, place, *arguments)[0]
+
+
+def _forward(
+    cell: Cell,
+    step: Step,
+    dtype: Any,
+    place: Place,
+    layer: Any,
+    inputs: Any,
+    state: Any,
+    reset: Any,
+) -> Any:
+    xs = gpu.projected(dtype, layer, inputs)
+    if are_ids(inputs):
+        xs = read_rows(layer["kernel_x"].astype(dtype), xs)
+    asked = None if reset is None else reset.astype(jnp.int32)
+    carried = getattr(state, step.carried)
+    (xs, hidden, kept), carried = _over_rows(
+        place,
+        partial(_forward_loop, step, dtype, place),
+        (vectors(layer), layer["kernel_h"].astype(dtype)),
+        (xs, asked),
+        (state.h, carried),
+    )
+    last = state._replace(h=exact(dtype, hidden[-1]))._replace(**{step.carried: carried})
+    inputs = inputs if are_ids(inputs) else inputs.astype(dtype)
+    residuals = (layer, inputs, reset, asked, xs, hidden, kept)
+    return (exact(dtype, hidden[1:]), last), residuals
+
+
+def _forward_loop(
+    step: Step, dtype: Any, place: Place, whole: Any, by_step: Any, states: Any
+) -> Any:
+    """(What the reverse loop needs, hidden states from the first on, one array more), what
+    is carried after the last step."""
+    (given, kernel), (xs, asked), (h, carried) = whole, by_step, states
+    steps = len(xs)
+    hidden = _with_first(h.astype(dtype), steps)
+    kept = jnp.zeros_like(hidden)
+    if step.kept_first:
+        kept = _with_first(carried.astype(dtype), steps)
+    read = (given, kernel, asked)
+    changed = (xs, hidden, kept, carried)
+    *by_step, carried = loop(forward, step, place, range(steps), read, changed)
+    return tuple(by_step), carried
+
+
+def _with_first(first: Array, steps: int) -> Array:
+    """Room for so many steps after a first array."""
+    return jnp.zeros((steps + 1, *first.shape), first.dtype).at[0].set(first)
+
+
+def _backward(
+    cell: Cell, step: Step, dtype: Any, place: Place, residuals: Any, cotangents: Any
+) -> Any:
+    layer, inputs, reset, asked, xs, hidden, kept = residuals
+    d_hidden, d_last = cotangents
+    if step.carried != "h":
+        d_hidden = d_hidden.at[-1].add(d_last.h)
+    d_carried, kernel = getattr(d_last, step.carried), layer["kernel_h"].astype(dtype)
+    (d_h_proj, d_n), d_carried = _over_rows(
+        place,
+        partial(_backward_loop, step, place),
+        (vectors(layer), kernel),
+        (hidden, d_hidden, asked, xs, kept),
+        d_carried,
+    )
+    gates = (d_h_proj,)
+    if not step.kept_first:
+        gates = (d_h_proj.at[:, :, -1].set(d_n[:-1]), d_h_proj)
+    d_state = d_last._replace(h=jnp.zeros_like(d_last.h))
+    d_state = d_state._replace(**{step.carried: d_carried})
+    d_h = GENERAL.back(d_h_proj[0], kernel, dtype)
+    d_state = d_state._replace(h=d_state.h + d_h)
+    if reset is not None:
+        d_state = zeroed(d_state, reset[0])
+    before = hidden[:-1]
+    if reset is not None:
+        before = jnp.where(reset[..., None], jnp.zeros_like(before), before)
+    d_layer, d_inputs = gradients(cell, dtype, layer, inputs, before, gates)
+    return d_layer, d_inputs, d_state, None
+
+
+_run.defvjp(_forward, _backward)
+
+
+def _backward_loop(
+    step: Step, place: Place, whole: Any, by_step: Any, d_carried: Array
+) -> Any:
+    """(Gradients of the projected hidden states and, where those of the projected inputs
+    differ, of the last gate of these), gradient of what is carried, before the first step
+    and its reset."""
+    (given, kernel), (hidden, d_hidden, asked, gates, kept) = whole, by_step
+    read = (given, kernel, asked, hidden, d_hidden)
+    backwards = range(len(gates) - 1, -1, -1)
+    changed = (gates, kept, d_carried)
+    *by_step, d_carried = loop(backward, step, place, backwards, read, changed)
+    return tuple(by_step), d_carried
+
+
+def _over_rows(
+    place: Place, function: Any, whole: Any, by_step: Any, by_row: Any
+) -> tuple[Any, Any]:
+    """Calls a function with arrays that are whole on each device, with arrays `[t, b, ...]`
+    and with arrays `[b, ...]`, of which each device has its rows; it returns the latter
+    two."""
+    if place.mesh is None or place.mesh.size == 1:
+        return function(whole, by_step, by_row)
+    steps, rows = PartitionSpec(None, place.rows_axis), PartitionSpec(place.rows_axis)
+    return jax.shard_map(
+        function,
+        mesh=place.mesh,
+        in_specs=(PartitionSpec(), steps, rows),
+        out_specs=(steps, rows),
+        check_vma=False,
+    )(whole, by_step, by_row)

@@ -16,7 +16,7 @@ from one_layer import CELLS, arguments, assert_close, error, value_and_gradients
 from charjax import Config
 from charjax.devices import mesh as meshes
 from charjax.devices import placement
-from charjax.model.recurrence import cpu, gpu, plain, scan, tpu
+from charjax.model.recurrence import cpu, gpu, plain, scan, tpu, triton
 from charjax.model.recurrence.layout import GENERAL
 from charjax.text.batching import batch_at
 from charjax.training.schedule import resolve
@@ -46,7 +46,13 @@ class Implementation:
     """What the program of each of its cells has in it, so that leaving a cell to `scan`
     is not taken for being equal."""
 
+    kernels: tuple[str, ...] = OURS
+    """The cells that it leaves to no other."""
+
     steps: int = 9
+
+    long: int = 300
+    """Steps of a long memory; fewer where each is interpreted."""
 
 
 def _scan(layout):
@@ -61,6 +67,15 @@ IMPLEMENTATIONS = {
     # Rows, inputs and units that fill no tile, and blocks of two steps.
     "tpu": Implementation(
         tpu.run, (*OURS, "layer norm"), rows=6, marks="pallas_call", steps=6
+    ),
+    "triton": Implementation(
+        triton.run,
+        ("gru", "lstm", "layer norm"),
+        sizes=(5, 32),
+        rows=16,
+        marks="pallas_call",
+        kernels=("gru", "lstm"),
+        long=60,
     ),
 }
 CASES = [
@@ -174,7 +189,7 @@ def test_bfloat16_gradients_hold_over_a_long_memory(name, cell, one_hot):
     if gate is None:
         pytest.skip("it has no gate that keeps")
     it = IMPLEMENTATIONS[name]
-    layer, inputs, state = layer_of(name, cell, one_hot, 300)
+    layer, inputs, state = layer_of(name, cell, one_hot, it.long)
     bias = layer["bias"].at[CELLS[cell].gates.index(gate)].set(6.0)
     args = ({key: 0.05 * value for key, value in layer.items()} | {"bias": bias},)
     args = (*args, inputs, state)
@@ -221,7 +236,7 @@ def test_under_vmap_it_is_the_same(name, cell, one_hot):
 @pytest.mark.parametrize("name", [n for n, it in IMPLEMENTATIONS.items() if it.marks])
 def test_it_leaves_to_others_only_what_it_must(name):
     it = IMPLEMENTATIONS[name]
-    for cell in set(it.cells) & set(OURS):
+    for cell in it.kernels:
         for one_hot in (False, True):
             args = layer_of(name, cell, one_hot)
             trace = jax.make_jaxpr(
@@ -275,8 +290,9 @@ def trained(name, layout, cell, hidden, rows):
 @pytest.mark.parametrize("name", sorted(IMPLEMENTATIONS.keys() & {"gpu", "triton", "tpu"}))
 def test_a_step_of_training_is_that_of_the_plain_scan(name, layout):
     it = IMPLEMENTATIONS[name]
-    sizes = max(16, it.sizes[1]), max(8, it.rows)
-    for cell in set(it.cells) & set(OURS):
+    # So many rows that each device has as many in each part.
+    sizes = max(16, it.sizes[1]), 8 * it.rows
+    for cell in it.kernels:
         hand = trained(name, layout, cell, *sizes)
         # Each part of a batch drops others.
         whole = "in parts" if "in parts" in layout else "one device"
