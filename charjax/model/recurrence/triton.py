@@ -46,10 +46,11 @@ def why_not(
         return f"its kernels are for GPUs, not for a {platform.upper()}"
     if model.cell not in STEPS:
         return f"it has no kernel for the cell {model.cell!r}"
-    if mesh.get("model", 1) > 1:
+    # The first axis of a mesh is that of rows.
+    shares, *others = mesh.values()
+    if any(count > 1 for count in others):
         return "a kernel needs all units of a layer on one device"
-    rows = batch[0] // mesh.get("data", 1)
-    if rows % SMALLEST or model.hidden_size % SMALLEST:
+    if batch[0] % (shares * SMALLEST) or model.hidden_size % SMALLEST:
         return f"rows on a device and units must be multiples of {SMALLEST}"
     return None
 
