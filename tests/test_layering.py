@@ -111,7 +111,11 @@ def test_only_devices_name_a_mesh_axis():
         specs += [name] * ("PartitionSpec" in text)
         naming += [name] * bool(re.search(r"\bP\([^)]*\b(DATA|MODEL|['\"])", text))
     # Kernels run where rows lie; they are told the axis, as `place.rows_axis`.
-    assert sorted(specs) == ["devices.placement", "model.recurrence.tpu.blocks"]
+    assert sorted(specs) == [
+        "devices.placement",
+        "model.recurrence.place",
+        "model.recurrence.tpu.blocks",
+    ]
     assert naming == ["devices.placement"]
 
 

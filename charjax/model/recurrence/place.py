@@ -1,8 +1,11 @@
 """What an implementation of the recurrence is told of where it runs."""
 
 from dataclasses import dataclass
+from typing import Any
 
+import jax
 from jax.sharding import Mesh
+from jax.sharding import PartitionSpec as P
 
 
 @dataclass(frozen=True)
@@ -24,3 +27,21 @@ class Place:
 
 
 ANYWHERE = Place()
+
+
+def over_rows(
+    place: Place, function: Any, whole: Any, by_step: Any, by_row: Any
+) -> tuple[Any, Any]:
+    """Calls a function with arrays that are whole on each device, with arrays `[t, b, ...]`
+    and with arrays `[b, ...]`, of which each device has its rows; it returns the latter
+    two."""
+    if place.mesh is None or place.mesh.size == 1:
+        return function(whole, by_step, by_row)
+    steps, rows = P(None, place.rows_axis), P(place.rows_axis)
+    return jax.shard_map(
+        function,
+        mesh=place.mesh,
+        in_specs=(P(), steps, rows),
+        out_specs=(steps, rows),
+        check_vma=False,
+    )(whole, by_step, by_row)

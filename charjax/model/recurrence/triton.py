@@ -17,7 +17,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax import Array
-from jax.sharding import PartitionSpec
 from jax.typing import DTypeLike
 from jaxtyping import Bool, Float, Integer
 
@@ -26,7 +25,7 @@ from charjax.model.cells import Cell, cell_named
 from charjax.model.recurrence import gpu
 from charjax.model.recurrence.gpu import exact, gradients
 from charjax.model.recurrence.layout import GENERAL, Layout
-from charjax.model.recurrence.place import ANYWHERE, Place
+from charjax.model.recurrence.place import ANYWHERE, Place, over_rows
 from charjax.model.recurrence.plain import Layer, vectors, zeroed
 from charjax.model.recurrence.products import are_ids, read_rows
 from charjax.model.recurrence.triton_kernels import SMALLEST, backward, forward, loop
@@ -99,7 +98,7 @@ def _forward(
         xs = read_rows(layer["kernel_x"].astype(dtype), xs)
     asked = None if reset is None else reset.astype(jnp.int32)
     carried = getattr(state, step.carried)
-    (xs, hidden, kept), carried = _over_rows(
+    (xs, hidden, kept), carried = over_rows(
         place,
         partial(_forward_loop, step, dtype, place),
         (vectors(layer), layer["kernel_h"].astype(dtype)),
@@ -142,7 +141,7 @@ def _backward(
     if step.carried != "h":
         d_hidden = d_hidden.at[-1].add(d_last.h)
     d_carried, kernel = getattr(d_last, step.carried), layer["kernel_h"].astype(dtype)
-    (d_h_proj, d_n), d_carried = _over_rows(
+    (d_h_proj, d_n), d_carried = over_rows(
         place,
         partial(_backward_loop, step, place),
         (vectors(layer), kernel),
@@ -180,21 +179,3 @@ def _backward_loop(
     changed = (gates, kept, d_carried)
     *by_step, d_carried = loop(backward, step, place, backwards, read, changed)
     return tuple(by_step), d_carried
-
-
-def _over_rows(
-    place: Place, function: Any, whole: Any, by_step: Any, by_row: Any
-) -> tuple[Any, Any]:
-    """Calls a function with arrays that are whole on each device, with arrays `[t, b, ...]`
-    and with arrays `[b, ...]`, of which each device has its rows; it returns the latter
-    two."""
-    if place.mesh is None or place.mesh.size == 1:
-        return function(whole, by_step, by_row)
-    steps, rows = PartitionSpec(None, place.rows_axis), PartitionSpec(place.rows_axis)
-    return jax.shard_map(
-        function,
-        mesh=place.mesh,
-        in_specs=(PartitionSpec(), steps, rows),
-        out_specs=(steps, rows),
-        check_vma=False,
-    )(whole, by_step, by_row)
