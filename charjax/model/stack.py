@@ -57,7 +57,13 @@ def run(
         return layer(params, hidden, state, index)
 
     others = jax.tree.map(lambda leaf: leaf[1:], carry)
-    indices = jnp.arange(1, 1 + len(jax.tree.leaves(rest)[0]))
+    count = len(jax.tree.leaves(rest)[0])
+    if count == 1:
+        # A loop of one step costs copies of the parameters on a TPU.
+        params, before = jax.tree.map(lambda leaf: leaf[0], (rest, others))
+        hidden, after = layer(params, hidden, before, 1)
+        return hidden, jax.tree.map(lambda a, b: jnp.stack([a, b]), state, after)
+    indices = jnp.arange(1, 1 + count)
     hidden, states = lax.scan(step, hidden, (rest, others, indices))
     carry = jax.tree.map(lambda a, b: jnp.concatenate([a[None], b]), state, states)
     return hidden, carry
@@ -76,5 +82,16 @@ def drop(
     # Four bytes from each 32-bit draw: random bits are the cost of dropout.
     *rows, width = x.shape
     words = jax.random.bits(key, (*rows, -(-width // 4)), jnp.uint32)
-    draws = lax.bitcast_convert_type(words, jnp.uint8).reshape(*rows, -1)[..., :width]
+    draws = lax.platform_dependent(words, tpu=_side_by_side, default=_in_turn)[..., :width]
     return jnp.where(draws >= dropped.astype(jnp.uint8), x * (256 / (256 - dropped)), 0.0)
+
+
+def _in_turn(words: Array) -> Array:
+    """`[..., n]` words as `[..., 4 * n]` bytes, those of a word next to each other."""
+    return lax.bitcast_convert_type(words, jnp.uint8).reshape(*words.shape[:-1], -1)
+
+
+def _side_by_side(words: Array) -> Array:
+    """The first byte of each word, then the second of each: on a TPU bytes next to each
+    other would be moved between lanes."""
+    return jnp.concatenate([(words >> 8 * k).astype(jnp.uint8) for k in range(4)], -1)
