@@ -43,7 +43,7 @@ def read(
 ) -> sampling.SamplingState:
     """The state of one row after it has read `ids [n]`; `recurrence` is asked for the one
     that suits so many rows and steps."""
-    config = of_network(config)
+    config, state = of_network(config), _placed(state, params)
     for piece, count in pieces(ids):
         lengths, suitable = np.full(1, count, np.int32), recurrence(1, len(piece))
         state = jitted_prefill(config, params, state, piece[None], lengths, suitable)
@@ -60,7 +60,7 @@ def drawn(
     recurrence: Recurrence,
 ) -> Iterator[np.ndarray]:
     """`length` new ids of each row in chunks `[rows, <= CHUNK]`."""
-    config = of_network(config)
+    config, state = of_network(config), _placed(state, params)
     numbers: Any = jax.tree.map(jnp.float32, options)
     waiting, left = None, length
     while left > 0:
@@ -71,3 +71,11 @@ def drawn(
         waiting, left = ids, left - CHUNK
     if waiting is not None:
         yield np.asarray(waiting)[:, : left + CHUNK]
+
+
+def _placed(state: sampling.SamplingState, params: Params) -> sampling.SamplingState:
+    """The state on the device of the parameters, where the programs leave it; one that
+    lies nowhere in particular would have each compiled twice."""
+    first = jax.tree.leaves(params)[0]
+    devices = first.devices() if isinstance(first, Array) else ()
+    return jax.device_put(state, *devices) if len(devices) == 1 else state

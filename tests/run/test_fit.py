@@ -422,7 +422,7 @@ def test_one_compilation_of_the_step_and_one_of_the_evaluation(tmp_path, caplog)
         config = small(**{"model.hidden_size": 17, "train.steps": 12})
         charjax.fit(config, tmp_path, text=TEXT, quiet=True)
         compiled = re.findall(r"Finished XLA compilation of jit\((\w+)\)", caplog.text)
-        for name in ("train_step", "eval_step"):
+        for name in ("train_step", "eval_step", "draw"):
             assert compiled.count(name) == 1
         caplog.clear()
         # Only what trains depends on more than the network.
