@@ -52,7 +52,9 @@ def _facts(program: Program) -> Iterator[str]:
         if (amount := getattr(program, unit)) is not None:
             missing = program.unknown
             beside = f", {missing} operations not among them" if missing else ""
-            yield f"{unit}: {amount:,}{beside}; its products alone: {program.floor:,.0f}"
+            floor = program.floor
+            beside += "" if floor is None else f"; its products alone: {floor:,.0f}"
+            yield f"{unit}: {amount:,}{beside}"
     for loop in program.loops:
         for unit in ("kernels", "bundles", "cycles"):
             if (each := loop.per_step(unit)) is None:

@@ -7,9 +7,10 @@ profile knows of waiting too, but takes long, and some programs end the compiler
 
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from charjax.compiled.hlo import Instruction, Module, Origins, over_what, trips, walk
 from charjax.compiled.loops import Loop, direction
@@ -114,7 +115,14 @@ def _heuristic(instruction: Instruction) -> int:
     return int(found[1]) if found else 0
 
 
-def _work(unit, module, origins, steps, grids, cost) -> Work:
+def _work(
+    unit: str,
+    module: Module,
+    origins: Origins,
+    steps: int,
+    grids: Mapping[str, int],
+    cost: Callable[[Instruction], int | None],
+) -> Work:
     """Adds up what each operation costs, loops as often as they run."""
     alike: dict[object, int] = {}
     for computation in module.computations.values():
@@ -136,15 +144,15 @@ def _work(unit, module, origins, steps, grids, cost) -> Work:
         total += amount * place.times
         bodies[inside.get(instruction.name, "")] += amount
         if (times := _kernel(instruction, grids)) is not None:
-            each = {unit: round(amount / times)}
+            each: dict[str, Any] = {unit: round(amount / times)}
             over = over_what(module, instruction, origins)
             loops.append(Loop(over, direction(instruction), times, steps, **each))
     for instruction, _ in walk(module, origins):
         if instruction.opcode == "while":
             over, way = over_what(module, instruction, origins), direction(instruction)
-            amount = {unit: bodies[instruction.attribute("body") or ""]}
+            body: dict[str, Any] = {unit: bodies[instruction.attribute("body") or ""]}
             passes = trips(module, instruction) or 1
-            loops.append(Loop(over, way, passes, steps, **amount))
+            loops.append(Loop(over, way, passes, steps, **body))
     return Work(total, unknown, tuple(loops))
 
 

@@ -283,6 +283,18 @@ def test_a_step_is_compiled_for_a_tpu():
 
 
 @needs_tpu
+def test_a_layer_has_the_cycles_of_the_static_profile(call):
+    options = ("--target", "v5e:2x2", "--programs", "layer", "--data.batch_size", 32)
+    small = ("--data.sequence_length", 4, "--model.hidden_size", 32)
+    done = call("compile", *options, *small, "--train.precision", "bfloat16")
+    said = done.stdout.decode()
+    assert done.returncode == 0, done.stderr
+    ways = re.findall(r"(forward|backward): ([\d,.]+) cycles a time step", said)
+    assert [way for way, _ in ways] == ["forward", "backward"], said
+    assert all(100 < float(n.replace(",", "")) < 1e5 for _, n in ways)
+
+
+@needs_tpu
 def test_a_topology_that_a_tpu_does_not_have_is_refused(call):
     done = call("compile", *OPTIONS, "--target", "v5e:3x3", "--programs", "sampling")
     assert done.returncode == 2
