@@ -13,6 +13,8 @@ import pytest
 from charjax.config.schema import Config
 from charjax.errors import InputError
 from charjax.model.network import apply, init, initial_carry
+from charjax.model.recurrence.choose import Recurrence
+from charjax.model.recurrence.place import Place
 from charjax.sampling.draw import SamplingState, draw, prefill, sample, start
 from charjax.sampling.options import SamplingKeywords, SamplingOptions
 
@@ -112,6 +114,17 @@ def test_chunks_equal_one_draw(chunks, top_k):
     np.testing.assert_array_equal(np.concatenate(pieces, 1), whole)
     assert int(state.position) == int(last.position) == 10
     np.testing.assert_allclose(state.logits, last.logits, atol=1e-5)
+
+
+def test_several_characters_a_round_are_the_same_text():
+    config = make_config()
+    args = config, some_params(config), ready(config), 10, jax.random.key(1)
+    recurrence = Recurrence("gpu", place=Place("gpu"))
+    in_rounds = jax.jit(draw, static_argnums=(0, 3), static_argnames="recurrence")
+    last, ids = in_rounds(*args, recurrence=recurrence)
+    expected, expected_ids = jit_draw(*args)
+    np.testing.assert_array_equal(ids, expected_ids)
+    assert int(last.position) == int(expected.position)
 
 
 @pytest.mark.parametrize("top_k", [None, 3])

@@ -22,6 +22,8 @@ from charjax.model.recurrence.triton_steps import Step
 SMALLEST = 16
 # Enough programs to give each multiprocessor of a large GPU one.
 PROGRAMS = 96
+# All of them call the same kernel, which is compiled once.
+MOST_STEPS_A_ROUND = 10
 
 
 def loop(
@@ -45,7 +47,7 @@ def loop(
         t, *changed = arrays
         return tuple(call(t, read, *changed)), None
 
-    unroll = steps_a_round(len(order))
+    unroll = steps_a_round(len(order), MOST_STEPS_A_ROUND)
     return lax.scan(body, arrays, length=len(order), unroll=unroll)[0][1:]
 
 
