@@ -31,7 +31,7 @@ from charjax.sampling.options import SamplingOptions
 NOISE = 2**24
 
 # On a GPU, where the kernels of a round are launched together and the state is not copied
-# between two of its characters: 11 kernels a character instead of 16.
+# between two of its characters: 11.5 kernels a character instead of 16.
 CHARACTERS_A_ROUND = 4
 
 _AS_IT_IS = SamplingOptions()

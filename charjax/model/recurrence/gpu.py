@@ -27,8 +27,8 @@ from charjax.model.recurrence.place import ANYWHERE, Place
 from charjax.model.recurrence.plain import Layer, vectors, zeroed
 from charjax.model.recurrence.products import add_rows, are_ids, read_rows
 
-# Each step of a round is compiled by itself. Ten would be 2.4 and 3.3 kernels a time step
-# rather than 2.8 and 3.6, but take twice as long to compile as `scan` does.
+# Each step of a round is compiled by itself. Ten would be 2.4 and 3.4 kernels a time step
+# rather than 2.8 and 3.8, but take twice as long to compile as `scan` does.
 MOST_STEPS_A_ROUND = 5
 
 
