@@ -1,6 +1,7 @@
 """Eight virtual CPU devices for every test, and the places the tests may write to."""
 
 import dataclasses
+import gc
 import importlib.metadata
 import os
 import subprocess
@@ -119,6 +120,13 @@ def data_directory() -> Path:
     if not directory.is_dir():
         pytest.skip(f"no real texts at {directory}; set CHARJAX_DATA_DIR")
     return directory
+
+
+def pytest_collection_finish():
+    """What is imported stays: to look for garbage in it again and again takes a
+    twentieth of the time."""
+    gc.freeze()
+    gc.set_threshold(20_000, 20, 20)
 
 
 def pytest_addoption(parser):

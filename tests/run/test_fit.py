@@ -146,7 +146,8 @@ def test_the_built_in_text_is_built_once_and_kept(tmp_path, monkeypatch):
 
 def test_it_shows_how_long_the_device_waits_for_input(monkeypatch, capfd):
     config = small(
-        **{"model.hidden_size": 128, "train.log_every": 5, "train.eval_every": None}
+        **{"model.hidden_size": 128, "train.log_every": 5, "train.eval_every": None},
+        **{"train.steps": 10},
     )
 
     def waits():
