@@ -1,10 +1,10 @@
 """What `charjax.load` returns: a trained model that writes, predicts and scores text."""
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Unpack, overload
+from typing import Annotated, Any, Literal, Unpack, overload
 
 import jax
 import jax.numpy as jnp
@@ -17,14 +17,15 @@ from charjax.config.schema import Config
 from charjax.devices import memory
 from charjax.devices import mesh as meshes
 from charjax.devices.backend import computing
-from charjax.errors import InputError, counted, suggestion
+from charjax.errors import InputError, counted
 from charjax.model.arguments import Count, check_carry
 from charjax.model.network import init, initial_carry, of_network
 from charjax.model.parameters import Params, check
 from charjax.model.recurrence.choose import Recurrence
-from charjax.sampling import draw as sampling
-from charjax.sampling.chunks import drawn, pieces, read
-from charjax.sampling.options import SamplingKeywords, SamplingOptions
+from charjax.sampling import writing
+from charjax.sampling.chunks import pieces
+from charjax.sampling.settings import Settings, WritingKeywords
+from charjax.sampling.written import Written
 from charjax.storage import saved_model
 from charjax.storage.checkpoints import Checkpoints
 from charjax.storage.record import Record, Standing, versions
@@ -115,11 +116,9 @@ class LanguageModel:
         prime: str = ...,
         length: int = ...,
         *,
-        seed: int = ...,
         num_samples: None = ...,
-        on_unknown: OnUnknown = ...,
-        options: SamplingOptions | None = ...,
-        **keywords: Unpack[SamplingKeywords],
+        log_probs: Literal[False] = ...,
+        **settings: Unpack[WritingKeywords],
     ) -> str: ...
 
     @overload
@@ -128,136 +127,137 @@ class LanguageModel:
         prime: str = ...,
         length: int = ...,
         *,
-        seed: int = ...,
         num_samples: int,
-        on_unknown: OnUnknown = ...,
-        options: SamplingOptions | None = ...,
-        **keywords: Unpack[SamplingKeywords],
+        log_probs: Literal[False] = ...,
+        **settings: Unpack[WritingKeywords],
     ) -> list[str]: ...
+
+    @overload
+    def generate(
+        self,
+        prime: Sequence[str],
+        length: int = ...,
+        *,
+        num_samples: None = ...,
+        log_probs: Literal[False] = ...,
+        **settings: Unpack[WritingKeywords],
+    ) -> list[str]: ...
+
+    @overload
+    def generate(
+        self,
+        prime: str = ...,
+        length: int = ...,
+        *,
+        num_samples: None = ...,
+        log_probs: Literal[True],
+        **settings: Unpack[WritingKeywords],
+    ) -> Written: ...
+
+    @overload
+    def generate(
+        self,
+        prime: Sequence[str],
+        length: int = ...,
+        *,
+        num_samples: None = ...,
+        log_probs: Literal[True],
+        **settings: Unpack[WritingKeywords],
+    ) -> list[Written]: ...
+
+    @overload
+    def generate(
+        self,
+        prime: str = ...,
+        length: int = ...,
+        *,
+        num_samples: int,
+        log_probs: Literal[True],
+        **settings: Unpack[WritingKeywords],
+    ) -> list[Written]: ...
 
     def generate(
         self,
-        prime: str = "",
+        prime: str | Sequence[str] = "",
         length: int = 1000,
         *,
-        seed: int = 0,
         num_samples: int | None = None,
-        on_unknown: OnUnknown = "error",
-        options: SamplingOptions | None = None,
-        **keywords: Unpack[SamplingKeywords],
-    ) -> str | list[str]:
+        log_probs: bool = False,
+        **settings: Unpack[WritingKeywords],
+    ) -> Any:
         """Writes text.
 
         Args:
           prime: text to go on from; without it the first character is drawn from the
-            corpus's distribution.
-          length: characters to add (bytes, for a model of bytes).
-          seed: the same seed gives the same text.
-          num_samples: write so many texts in one batch.
-          on_unknown: what to do with characters of the prime outside the vocabulary.
-          options: how characters are drawn.
-          keywords: fields of `SamplingOptions`, such as `temperature=0.8` and `top_k=5`,
-            in place of those of `options`.
+            corpus's distribution. Several are written on from in one batch, or in batches
+            that fit the memory.
+          length: characters to add, at most (bytes, for a model of bytes).
+          num_samples: write so many texts after one prime.
+          log_probs: return `Written` in place of `str`: the text, the log-probability of
+            each new symbol, and why the text ends.
+          settings: fields of `Settings` (`seed`, `on_unknown`, `best_of`, `first_row`), and
+            how characters are drawn: `options`, or fields of `SamplingOptions`, such as
+            `temperature=0.8` and `top_k=5`, in place of those of `options`.
 
         Returns:
-          The prime and the new text; with `num_samples` a list of them.
+          The prime and the new text; a list of them for several primes or samples.
 
         Raises:
           InputError: unknown characters in the prime, or an impossible option.
         """
-        rows = 1 if num_samples is None else checked("`num_samples`", num_samples, Count)
-        prime, prime_ids = self._primed(prime, on_unknown)
-        options = _options(options, keywords)
-        chunks = list(self._draw(prime_ids, length, options, seed, rows))
-        new = np.concatenate([np.zeros((rows, 0), np.int32), *chunks], axis=1)
-        texts = [prime + self.vocabulary.decoder()(row) for row in new]
-        return texts[0] if num_samples is None else texts
+        log_probs = checked("`log_probs`", log_probs, bool)
+        made = list(self._written(prime, length, num_samples, settings, log_probs))
+        results = made if log_probs else [each.text for each in made]
+        return results[0] if isinstance(prime, str) and num_samples is None else results
+
+    def each(
+        self,
+        prime: str | Sequence[str] = "",
+        length: int = 1000,
+        *,
+        num_samples: int | None = None,
+        **settings: Unpack[WritingKeywords],
+    ) -> Iterator[Written]:
+        """What `generate(log_probs=True)` returns, one by one as each batch is done."""
+        return self._written(prime, length, num_samples, settings, True)
+
+    def _written(
+        self, prime: Any, length: Any, num_samples: Any, keywords: Any, log_probs: bool
+    ) -> Iterator[Written]:
+        samples = 1 if num_samples is None else checked("`num_samples`", num_samples, Count)
+        length = checked("`length`", length, Annotated[int, AtLeast(0)])
+        settings, primes = Settings.of(keywords), writing.as_primes(prime)
+        if len(primes) > 1 and samples > 1:
+            raise InputError(
+                f"`num_samples` is {samples}: with several primes there is one text for "
+                "each; name a prime as often as you want texts of it."
+            )
+        return writing.written(self._trained, primes, length, samples, settings, log_probs)
 
     def stream(
         self,
         prime: str = "",
-        length: int = 1000,
-        *,
-        seed: int = 0,
-        on_unknown: OnUnknown = "error",
-        options: SamplingOptions | None = None,
-        **keywords: Unpack[SamplingKeywords],
+        length: int | None = 1000,
+        **settings: Unpack[WritingKeywords],
     ) -> Iterator[str]:
         """Writes text piece by piece: the prime first, then new text as it is made.
 
-        The pieces joined are what `generate` returns for the same arguments.
+        The pieces joined are what `generate` returns for the same arguments. With `length`
+        None there is no end but that of `stop`.
         """
-        prime, prime_ids = self._primed(prime, on_unknown)
-        chunks = self._draw(prime_ids, length, _options(options, keywords), seed, 1)
-        return self._pieces(prime, chunks)
-
-    def _primed(self, prime: str, on_unknown: OnUnknown) -> tuple[str, np.ndarray]:
-        """The prime and its ids, without what is to be skipped."""
+        asked = Settings.of(settings)
+        if asked.best_of > 1:
+            refuse(
+                "`best_of`", asked.best_of, "a stream cannot take back text; use generate"
+            )
+        if length is not None:
+            length = checked("`length`", length, Annotated[int, AtLeast(0)])
         check_instance("prime", prime, str)
-        ids = self.vocabulary.encode(prime, on_unknown)
-        return self.vocabulary.decode(ids) if on_unknown == "skip" else prime, ids
+        return writing.stream(self._trained, prime, length, asked)
 
-    def _pieces(self, prime: str, chunks: Iterator[np.ndarray]) -> Iterator[str]:
-        decode = self.vocabulary.decoder()
-        if prime:
-            yield prime
-        for chunk in chunks:
-            yield decode(chunk[0])
-
-    def _draw(
-        self,
-        prime_ids: np.ndarray,
-        length: int,
-        options: SamplingOptions,
-        seed: int,
-        rows: int,
-    ) -> Iterator[np.ndarray]:
-        """New ids in chunks `[rows, <= CHUNK]`; checks its arguments at once."""
-        length = checked("`length`", length, Annotated[int, AtLeast(0)])
-        seed = checked("`seed`", seed, Annotated[int, AtLeast(0, 2**32 - 1)])
-        options.check_vocabulary(self.vocabulary.size)
-        if not len(prime_ids) and not self.text.length:
-            raise InputError(
-                "`prime` is empty: this model does not know how often each symbol occurs, "
-                "to draw the first one; give some text."
-            )
-
-        def chunks() -> Iterator[np.ndarray]:
-            state, key = self._read(prime_ids, rows), jax.random.key(seed)
-            suitable = self._recurrence(rows, 1)
-            yield from drawn(
-                self.config, self.params, state, length, key, options, suitable
-            )
-
-        def with_memory() -> Iterator[np.ndarray]:
-            each = chunks()
-            lack = (
-                f"there is not enough memory for num_samples {rows} of length "
-                f"{length}: make one of them smaller."
-            )
-            while True:
-                # Nothing is left open at the `yield`, where other code runs: what is read
-                # half is closed when Python ends, and modules are no longer whole.
-                with computing(), memory.explain_shortage(lack):
-                    ids = next(each, None)
-                if ids is None:
-                    return
-                yield ids
-
-        return with_memory()
-
-    def _read(
-        self, ids: np.ndarray, rows: int, carry: Any = None
-    ) -> sampling.SamplingState:
-        """The sampling state after reading `ids [n]` once, for each of `rows` rows."""
-        counts = jnp.asarray(self.text.counts, jnp.float32)
-        first = jnp.log(counts / jnp.maximum(counts.sum(), 1))
-        state = sampling.start(self.config, first, 1)
-        if carry is not None:
-            check_carry(self.config, carry, 1)
-            state = state._replace(carry=carry)
-        state = read(self.config, self.params, state, ids, self._recurrence)
-        return sampling.repeated(state, rows)
+    @property
+    def _trained(self) -> writing.Trained:
+        return writing.Trained(self.config, self.params, self.text, self._recurrence)
 
     @computing()
     def predict(self, text: str, carry: Any = None) -> tuple[np.ndarray, Any]:
@@ -274,7 +274,9 @@ class LanguageModel:
         ids = self.vocabulary.encode(text)
         if len(ids) == 0:
             raise InputError("`text` is empty: predict needs at least one character.")
-        state = self._read(ids, 1, carry)
+        if carry is not None:
+            check_carry(self.config, carry, 1)
+        state = writing.start(self._trained, [ids], carry)
         return np.asarray(jax.nn.softmax(state.logits[0])), state.carry
 
     @computing()
@@ -308,19 +310,6 @@ class LanguageModel:
         devices = first.devices() if isinstance(first, Array) else jax.local_devices()[:1]
         mesh = meshes.make_mesh(list(devices))
         return meshes.inference_recurrence(self.config, mesh, (rows, steps))
-
-
-def _options(
-    options: SamplingOptions | None, keywords: SamplingKeywords
-) -> SamplingOptions:
-    if options is not None:
-        check_instance("options", options, SamplingOptions)
-    if unknown := sorted(keywords.keys() - vars(SamplingOptions())):
-        known = [field.name for field in dataclasses.fields(SamplingOptions)]
-        raise InputError(
-            f"there is no option `{unknown[0]}`; {suggestion(unknown[0], known)}"
-        )
-    return dataclasses.replace(options or SamplingOptions(), **keywords)
 
 
 @computing()

@@ -59,7 +59,7 @@ CASES = [
     (lambda: model.generate("a", temprature=1), "`temprature`; did you mean temperature"),
     (lambda: model.generate("a", on_unknown="drop"), "`on_unknown` is 'drop': expected on"),
     (lambda: model.stream(5), "`prime` is 5: expected a string"),
-    (lambda: model.stream("a", None), "`length` is None"),
+    (lambda: model.stream("a", "5"), "`length` is '5'"),
     (lambda: model.predict(5), "`text` is 5: expected a string or bytes"),
     (lambda: model.predict("a", carry), "`carry.c` is float32[1, 2, 8]: expected floats"),
     (lambda: model.predict("a", gru), "`carry` is "),

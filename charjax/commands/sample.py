@@ -1,20 +1,27 @@
 """`charjax sample` and `sample.py`: text written by a trained model."""
 
+import dataclasses
+import json
 import re
 import sys
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import tyro
 
 import charjax
-from charjax.commands.of_run import OfRun
+from charjax.commands.of_run import OfRun, Switch
 from charjax.commands.signals import Signals
 from charjax.config.data import OnUnknown
 from charjax.errors import InputError
 from charjax.sampling.options import SamplingOptions
 from charjax.text.sources import is_stream
+
+if TYPE_CHECKING:
+    # It brings NumPy, which help and wrong options do not wait for.
+    from charjax.sampling.written import Written
 
 
 @dataclass(frozen=True)
@@ -27,8 +34,11 @@ class Options(OfRun):
     prime_file: Path | None = None
     """Read the prime from a file (UTF-8)."""
 
+    prompts: Path | None = None
+    """Write a text after each line of a file (UTF-8), all in one batch."""
+
     length: int = 1000
-    """Characters to add (bytes, for a model of bytes)."""
+    """Characters to add, at most (bytes, for a model of bytes)."""
 
     options: Annotated[SamplingOptions, tyro.conf.arg(name="")] = field(
         default_factory=SamplingOptions
@@ -40,8 +50,15 @@ class Options(OfRun):
     num_samples: int = 1
     """Texts to write, in one batch."""
 
+    best_of: int = 1
+    """Write so many for each, and show the one with the highest mean log-probability."""
+
     on_unknown: OnUnknown = "error"
     """What to do with characters of the prime that the model does not know."""
+
+    json: Switch = False
+    """Print a line of JSON for each text: prompt, text, mean log-probability, why it
+    ended."""
 
 
 EXAMPLES = (
@@ -50,34 +67,91 @@ EXAMPLES = (
 )
 
 
+RULE = f"\n\n{'-' * 40}\n"
+"""Between two texts."""
+
+
 def run(options: Options, _: Signals) -> int:
     """Prints text that the model writes."""
+    prompts = _prompts(options, options.prompts) if options.prompts else None
     prime = _prime(options)
     model = charjax.load(options.directory(), options.step)
+    for number, prompt in enumerate(prompts or (), 1):
+        try:
+            model.vocabulary.encode(prompt, options.on_unknown)
+        except InputError as error:
+            raise InputError(f"--prompts, line {number}: {error}") from None
     settings: dict[str, Any] = {
         "seed": options.seed,
         "on_unknown": options.on_unknown,
-        "options": options.options,
+        "options": _unescaped(options.options),
+        "best_of": options.best_of,
     }
-    if options.num_samples == 1:
+    written: Iterable[Written]
+    if prompts is not None:
+        written = model.each(prompts, options.length, **settings)
+    elif options.json or options.best_of > 1 or options.num_samples != 1:
+        samples = options.num_samples
+        written = model.each(prime, options.length, num_samples=samples, **settings)
+    else:
         for piece in model.stream(prime, options.length, **settings):
             _write(piece)
-    else:
-        samples, rule = options.num_samples, f"\n\n{'-' * 40}\n"
-        texts = model.generate(prime, options.length, num_samples=samples, **settings)
-        _write(rule.join(texts))
-    if sys.stdout.isatty():
+        written = ()
+    for number, each in enumerate(written):
+        _write(_line(each) if options.json else f"{RULE if number else ''}{each.text}")
+    if sys.stdout.isatty() and not options.json:
         _write("\n")
     return 0
 
 
+def _line(written: "Written") -> str:
+    names = ("prompt", "text", "log_prob", "ended")
+    return json.dumps({name: getattr(written, name) for name in names}) + "\n"
+
+
+def _prompts(options: Options, path: Path) -> list[str]:
+    """The lines of --prompts."""
+    if options.num_samples > 1:
+        raise InputError(
+            f"--num-samples is {options.num_samples}: with --prompts there is one text for "
+            "each line; repeat lines for more."
+        )
+    for name in ("prime", "prime_file"):
+        if getattr(options, name):
+            option = name.replace("_", "-")
+            raise InputError(f"--prompts and --{option} are both given: give one of them.")
+    prompts = _text("--prompts", path).splitlines()
+    if not prompts:
+        raise InputError(f"--prompts is {path}: it is empty; give one a line.")
+    return prompts
+
+
+def _unescaped(options: SamplingOptions) -> SamplingOptions:
+    """The options with line ends and tabs in what they say in text."""
+    texts = {}
+    for name in ("ban", "allow", "stop"):
+        given = getattr(options, name)
+        if isinstance(given, str):
+            texts[name] = _plain(given)
+        elif given is not None:
+            texts[name] = _plain(given[0]) if len(given) == 1 else tuple(map(_plain, given))
+    return dataclasses.replace(options, **texts)
+
+
+def _plain(text: str) -> str:
+    escapes = {"\\n": "\n", "\\t": "\t", "\\\\": "\\"}
+    return re.sub(r"\\[nt\\]", lambda found: escapes[found[0]], text)
+
+
 def _prime(options: Options) -> str:
     if options.prime_file is None:
-        escapes = {"\\n": "\n", "\\t": "\t", "\\\\": "\\"}
-        return re.sub(r"\\[nt\\]", lambda found: escapes[found[0]], options.prime)
+        return _plain(options.prime)
     if options.prime:
         raise InputError("--prime and --prime-file are both given: give one of them.")
-    path = options.prime_file
+    return _text("--prime-file", options.prime_file)
+
+
+def _text(option: str, path: Path) -> str:
     try:
         # Nobody may ever write to a named pipe. One that is open already is read, such as
         # /dev/stdin or a shell's <(command).
@@ -88,7 +162,7 @@ def _prime(options: Options) -> str:
         problem = error.strerror
     except UnicodeDecodeError as error:
         problem = f"it is not UTF-8 at byte {error.start}"
-    raise InputError(f"--prime-file is {path}: {problem}.")
+    raise InputError(f"{option} is {path}: {problem}.")
 
 
 def _write(text: str) -> None:

@@ -1,6 +1,7 @@
 """Texts of any length, read and written through programs of few shapes."""
 
-from collections.abc import Callable, Iterator
+import dataclasses
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -13,6 +14,7 @@ from charjax.model.network import of_network
 from charjax.model.parameters import Params
 from charjax.model.recurrence.choose import Recurrence
 from charjax.sampling import draw as sampling
+from charjax.sampling.limits import Limits
 from charjax.sampling.options import SamplingOptions
 
 # Characters drawn between two looks at the host: long enough that the device is never
@@ -22,7 +24,7 @@ CHUNK = 128
 PASS = 1024
 
 jitted_prefill = jax.jit(sampling.prefill, static_argnums=(0, 5))
-jitted_draw = jax.jit(sampling.draw, static_argnums=(0, 3, 6))
+jitted_draw = jax.jit(sampling.draw, static_argnums=(0, 3, 6), static_argnames="log_probs")
 
 
 def pieces(ids: np.ndarray) -> Iterator[tuple[np.ndarray, int]]:
@@ -30,47 +32,101 @@ def pieces(ids: np.ndarray) -> Iterator[tuple[np.ndarray, int]]:
     shapes are compiled, with the number of ids that count."""
     for first in range(0, len(ids), PASS):
         piece = ids[first : first + PASS].astype(np.int32)
-        width = max(8, 1 << (len(piece) - 1).bit_length())
-        yield np.pad(piece, (0, width - len(piece))), len(piece)
+        yield np.pad(piece, (0, _width(len(piece)) - len(piece))), len(piece)
+
+
+def _width(count: int) -> int:
+    return max(8, 1 << (count - 1).bit_length())
 
 
 def read(
     config: Config,
     params: Params,
     state: sampling.SamplingState,
-    ids: np.ndarray,
+    texts: Sequence[np.ndarray],
     recurrence: Callable[[int, int], Recurrence],
 ) -> sampling.SamplingState:
-    """The state of one row after it has read `ids [n]`; `recurrence` is asked for the one
-    that suits so many rows and steps."""
+    """The state after each row has read its ids `[n]`, which may be none; `recurrence` is
+    asked for the one that suits so many rows and steps."""
     config, state = of_network(config), _placed(state, params)
-    for piece, count in pieces(ids):
-        lengths, suitable = np.full(1, count, np.int32), recurrence(1, len(piece))
-        state = jitted_prefill(config, params, state, piece[None], lengths, suitable)
+    for first in range(0, max(map(len, texts)), PASS):
+        parts = [ids[first : first + PASS].astype(np.int32) for ids in texts]
+        counts = np.array([len(part) for part in parts], np.int32)
+        width = _width(int(counts.max()))
+        ids = np.stack([np.pad(part, (0, width - len(part))) for part in parts])
+        suitable = recurrence(*ids.shape)
+        after = jitted_prefill(config, params, state, ids, np.maximum(counts, 1), suitable)
+        state = after if counts.all() else _where(counts > 0, after, state)
     return state
+
+
+@jax.jit
+def _where(rows: Array, one: Any, other: Any) -> Any:
+    """The first state in the given rows, the other elsewhere."""
+    logits = jnp.where(rows[:, None], one.logits, other.logits)
+    carry = jax.tree.map(
+        lambda a, b: jnp.where(rows[:, None], a, b), one.carry, other.carry
+    )
+    return one._replace(logits=logits, carry=carry)
+
+
+@dataclasses.dataclass(frozen=True)
+class Chunk:
+    """Some characters of each row."""
+
+    drawn: sampling.Drawn
+    """Arrays `[rows, <= CHUNK]`."""
+
+    ended: np.ndarray | None
+    """Why each row has ended by now, as `past.ENDS` has it; None where none can."""
 
 
 def drawn(
     config: Config,
     params: Params,
     state: sampling.SamplingState,
-    length: int,
+    length: int | None,
     key: Array,
     options: SamplingOptions,
     recurrence: Recurrence,
-) -> Iterator[np.ndarray]:
-    """`length` new ids of each row in chunks `[rows, <= CHUNK]`."""
+    *,
+    limits: Limits,
+    first_row: int = 0,
+    log_probs: bool = False,
+) -> Iterator[Chunk]:
+    """`length` new characters of each row, without end where it is None; fewer where all
+    rows have ended."""
     config, state = of_network(config), _placed(state, params)
+    # What it says in text is in the limits, and would compile anew.
+    options = dataclasses.replace(options, ban=None, allow=None, stop=None)
     numbers: Any = jax.tree.map(jnp.float32, options)
     waiting, left = None, length
-    while left > 0:
-        state, ids = jitted_draw(config, params, state, CHUNK, key, numbers, recurrence)
-        # The next chunk is under way while this one is looked at.
-        if waiting is not None:
-            yield np.asarray(waiting)
-        waiting, left = ids, left - CHUNK
+    while left is None or left > 0:
+        state, made = jitted_draw(
+            *(config, params, state, CHUNK, key, numbers, recurrence),
+            limits=limits,
+            first_row=first_row,
+            log_probs=log_probs,
+        )
+        past = state.past
+        if past is not None:
+            chunk = _chunk(made, past.ended, left)
+            yield chunk
+            if chunk.ended is not None and chunk.ended.all():
+                return
+        else:
+            # The next chunk is under way while this one is looked at.
+            if waiting is not None:
+                yield _chunk(waiting, None, None)
+            waiting = made
+        left = None if left is None else left - CHUNK
     if waiting is not None:
-        yield np.asarray(waiting)[:, : left + CHUNK]
+        yield _chunk(waiting, None, None if left is None else left + CHUNK)
+
+
+def _chunk(made: Any, ended: Array | None, left: int | None) -> Chunk:
+    arrays = jax.tree.map(lambda leaf: np.asarray(leaf)[:, :left], made)
+    return Chunk(arrays, None if ended is None else np.asarray(ended))
 
 
 def _placed(state: sampling.SamplingState, params: Params) -> sampling.SamplingState:

@@ -25,7 +25,10 @@ from charjax.model.arithmetic import usual_promotion
 from charjax.model.network import apply, initial_carry
 from charjax.model.parameters import Params, as_operands, vocab_size
 from charjax.model.recurrence.choose import GENERAL_RECURRENCE, Recurrence
+from charjax.sampling.choice import at_ids, choose, constrained
+from charjax.sampling.limits import Limits
 from charjax.sampling.options import SamplingOptions
+from charjax.sampling.past import Past, extended, past_of
 
 # Numbers of noise drawn at once, at most: 64 MiB.
 NOISE = 2**24
@@ -34,7 +37,7 @@ NOISE = 2**24
 # between two of its characters: 11.5 kernels a character instead of 16.
 CHARACTERS_A_ROUND = 4
 
-_AS_IT_IS = SamplingOptions()
+_AS_IT_IS, NO_LIMITS = SamplingOptions(), Limits()
 
 
 class SamplingState(NamedTuple):
@@ -48,6 +51,23 @@ class SamplingState(NamedTuple):
 
     position: Array
     """Characters drawn so far, int32 scalar."""
+
+    past: Past | None = None
+    """What the options need to know of the text; None where they need nothing."""
+
+
+class Drawn(NamedTuple):
+    """What was drawn for each row, `[b, length]`."""
+
+    ids: Any
+    """int32; -1 after the end of a row."""
+
+    log_probs: Any = None
+    """Nats under the model as it is, float32; None where they are not asked for. What
+    stands after the end of a row means nothing."""
+
+    drawn_log_probs: Any = None
+    """The same under the options: what the character was drawn with."""
 
 
 def _flatten(options: SamplingOptions) -> tuple[list[Any], tuple[Any, ...]]:
@@ -115,7 +135,7 @@ def prefill(
     logits, carry = apply(
         config, params, ids, state.carry, length=length, recurrence=recurrence
     )
-    return SamplingState(logits, carry, state.position)
+    return state._replace(logits=logits, carry=carry)
 
 
 def repeated(state: SamplingState, rows: int) -> SamplingState:
@@ -125,7 +145,7 @@ def repeated(state: SamplingState, rows: int) -> SamplingState:
         lambda leaf: jnp.broadcast_to(leaf, (leaf.shape[0], rows, leaf.shape[2])),
         state.carry,
     )
-    return SamplingState(logits, carry, state.position)
+    return state._replace(logits=logits, carry=carry)
 
 
 @usual_promotion()
@@ -137,7 +157,11 @@ def draw(
     key: Array,
     options: SamplingOptions = _AS_IT_IS,
     recurrence: Recurrence = GENERAL_RECURRENCE,
-) -> tuple[SamplingState, Int[Array, "batch length"]]:
+    *,
+    limits: Limits = NO_LIMITS,
+    first_row: Array | int = 0,
+    log_probs: bool = False,
+) -> tuple[SamplingState, Drawn]:
     """Draws `length` characters for each row: the compiled loop.
 
     Args:
@@ -146,29 +170,48 @@ def draw(
       state: the state to go on from.
       length: how many characters; static, so that the loop's trip count is known.
       key: PRNG key of the whole text, the same for each chunk of it.
-      options: a pytree; its numbers may be arrays `[b]`, one for each row.
+      options: a pytree; its numbers may be arrays `[b]`, one for each row. What it says in
+        text is not looked at; `limits` has it in ids.
       recurrence: its implementation, as in `apply`.
+      limits: which symbols may be drawn, and what ends a text.
+      first_row: the number of the first row, which its draws depend on.
+      log_probs: whether to return them; static.
 
     Returns:
-      The state after, and the drawn ids `[b, length]` int32.
+      The state after, and what was drawn.
     """
     rows, symbols = state.logits.shape
     options.check_vocabulary(symbols)
+    if state.past is None and (options.remembers or limits.end is not None):
+        raise InputError(
+            "`state.past` is None: these options look at the text; make it with `past_of`."
+        )
     width = symbols if options.top_k is None else options.top_k
-    row_keys = jax.vmap(lambda row: jax.random.fold_in(key, row))(jnp.arange(rows))
+    numbers = first_row + jnp.arange(rows)
+    row_keys = jax.vmap(lambda row: jax.random.fold_in(key, row))(numbers)
     params = as_operands(config.model, params, config.train.precision)
 
     def noise(position: Array) -> Array:
         keys = jax.vmap(lambda row: jax.random.fold_in(row, position))(row_keys)
         return jax.vmap(lambda key: jax.random.gumbel(key, (width,), jnp.float32))(keys)
 
-    def step(state: SamplingState, noisy: Array | None) -> tuple[SamplingState, Array]:
+    def step(state: SamplingState, noisy: Array | None) -> tuple[SamplingState, Drawn]:
         gumbel = noise(state.position) if noisy is None else noisy
-        ids = _choose(state.logits, options, gumbel)
+        past, new = state.past, state.position + 1
+        scores = constrained(state.logits, past, state.position, options, limits)
+        ids, chosen = choose(scores, options, gumbel)
+        drawn = Drawn(ids)
+        if log_probs:
+            own = at_ids(jax.nn.log_softmax(state.logits), ids)
+            drawn = Drawn(ids, own, chosen)
+        if past is not None:
+            exhausted = ~jnp.isfinite(scores).any(-1)
+            past, ids = extended(past, drawn.ids, exhausted, new, options, limits)
+            drawn, ids = drawn._replace(ids=ids), jnp.maximum(ids, 0)
         logits, carry = apply(
             config, params, ids[:, None], state.carry, recurrence=recurrence
         )
-        return SamplingState(logits[:, 0], carry, state.position + 1), ids
+        return SamplingState(logits[:, 0], carry, new, past), drawn
 
     # All of a chunk's noise at once, if it is not too much: one large kernel instead of
     # many small ones.
@@ -177,25 +220,8 @@ def draw(
         noises = jax.vmap(noise)(state.position + jnp.arange(length))
     on_gpu = recurrence.place.platform == "gpu"
     unroll = CHARACTERS_A_ROUND if on_gpu else 1
-    state, ids = jax.lax.scan(step, state, noises, length, unroll=unroll)
-    return state, ids.T
-
-
-def _choose(logits: Array, options: SamplingOptions, gumbel: Array) -> Array:
-    """One id for each row, `[b]` int32."""
-    rows, symbols = len(logits), None
-    temperature = jnp.broadcast_to(jnp.asarray(options.temperature, jnp.float32), (rows,))
-    greedy = temperature == 0
-    scale = 1 / jnp.where(greedy, 1.0, temperature)
-    if options.top_k is not None:
-        logits, symbols = jax.lax.top_k(logits, options.top_k)
-    # Relative to the likeliest, since a tiny temperature would make infinities of both.
-    above = logits - logits.max(-1, keepdims=True)
-    drawn = (above * scale[:, None] + gumbel).argmax(-1)
-    choice = jnp.where(greedy, logits.argmax(-1), drawn).astype(jnp.int32)
-    if symbols is not None:
-        choice = jnp.take_along_axis(symbols, choice[:, None], axis=1)[:, 0]
-    return choice
+    state, drawn = jax.lax.scan(step, state, noises, length, unroll=unroll)
+    return state, jax.tree.map(lambda leaf: leaf.T, drawn)
 
 
 @usual_promotion()
@@ -209,6 +235,7 @@ def sample(
     top_k: int | None = None,
     *,
     options: SamplingOptions | None = None,
+    limits: Limits = NO_LIMITS,
     recurrence: Recurrence = GENERAL_RECURRENCE,
 ) -> Int[Array, "*batch length"]:
     """New text after a prime, as ids; pure, and usable under `jit` and `vmap`.
@@ -222,7 +249,9 @@ def sample(
       temperature: 0 takes the likeliest character, 1 draws from the model as it is; one
         number, or `[b]`, one for each row, which is not checked.
       top_k: draw among the k likeliest characters only; static under `jit`.
-      options: all that a draw may be told, instead of these two.
+      options: all that a draw may be told, instead of these two. A vocabulary makes
+        `limits_of(options, vocabulary)` of what it says in text.
+      limits: which symbols may be drawn, and what ends a text.
       recurrence: its implementation, as in `apply`.
 
     Raises:
@@ -230,7 +259,8 @@ def sample(
         refuses.
 
     Returns:
-      The new ids, `[length]` or `[b, length]` int32, without the prime.
+      The new ids, `[length]` or `[b, length]` int32, without the prime; -1 after the end
+      of a text.
 
     >>> import jax
     >>> from charjax import Config, ModelConfig, init, sample
@@ -252,8 +282,21 @@ def sample(
         )
     if options is None:
         options = _options(temperature, top_k, len(ids))
+    _check_limits(options, limits)
     state = start(config, jnp.zeros(symbols, jnp.float32), ids.shape[0])
     lengths = jnp.full((ids.shape[0],), ids.shape[1], jnp.int32)
     state = prefill(config, params, state, ids, lengths, recurrence)
-    new = draw(config, params, state, length, key, options, recurrence)[1]
-    return new[0] if one_text else new
+    state = state._replace(past=past_of(ids, length, options, limits))
+    new = draw(*(config, params, state, length, key, options, recurrence), limits=limits)
+    return new[1].ids[0] if one_text else new[1].ids
+
+
+def _check_limits(options: SamplingOptions, limits: Limits) -> None:
+    found = {"ban": limits.allowed, "allow": limits.allowed, "stop": limits.stops}
+    for name, ids in found.items():
+        if (text := getattr(options, name)) is not None and ids is None:
+            refuse(
+                *(f"`options.{name}`", text),
+                "here are ids only, and no characters; give "
+                "`limits=limits_of(options, vocabulary)` too",
+            )

@@ -53,9 +53,11 @@ jit_apply = jax.jit(apply, static_argnums=0)
 
 
 def jit_draw(config, params, state, length, key, temperature=1.0, top_k=None):
-    numbers = jnp.asarray(temperature, jnp.float32)
-    options = jax.tree.map(lambda _: numbers, SamplingOptions(top_k=top_k))
-    return compiled_draw(config, params, state, length, key, options)
+    options = SamplingOptions(top_k=top_k)
+    numbers = [jnp.asarray(temperature, jnp.float32), jnp.float32(options.min_length)]
+    options = jax.tree.unflatten(jax.tree.structure(options), numbers)
+    state, drawn = compiled_draw(config, params, state, length, key, options)
+    return state, drawn.ids
 
 
 def ready(config, rows=3, seed=0):
@@ -121,9 +123,9 @@ def test_several_characters_a_round_are_the_same_text():
     args = config, some_params(config), ready(config), 10, jax.random.key(1)
     recurrence = Recurrence("gpu", place=Place("gpu"))
     in_rounds = jax.jit(draw, static_argnums=(0, 3), static_argnames="recurrence")
-    last, ids = in_rounds(*args, recurrence=recurrence)
+    last, drawn = in_rounds(*args, recurrence=recurrence)
     expected, expected_ids = jit_draw(*args)
-    np.testing.assert_array_equal(ids, expected_ids)
+    np.testing.assert_array_equal(drawn.ids, expected_ids)
     assert int(last.position) == int(expected.position)
 
 
@@ -338,7 +340,7 @@ def test_only_building_them_checks():
 
 def test_options_are_a_pytree_whose_numbers_are_data():
     options = SamplingOptions(temperature=0.5, top_k=3)
-    assert jax.tree.leaves(options) == [0.5]
+    assert jax.tree.leaves(options) == [0.5, 0]
     assert jax.tree.map(lambda number: number, options) == options
     other = jax.tree.structure(SamplingOptions(temperature=2.0, top_k=3))
     assert jax.tree.structure(options) == other
