@@ -87,10 +87,12 @@ def sampling(work: Work, precision: str, streams: int) -> Any:
         """Draws `count` chunks in each stream, every chunk brought to the host."""
         state, waiting = held["state"], None
         for _ in range(count):
-            state, ids = jitted_draw(config, params, state, CHUNK, key, options, recurrence)
+            state, made = jitted_draw(
+                config, params, state, CHUNK, key, options, recurrence
+            )
             if waiting is not None:
                 np.asarray(waiting)
-            waiting = ids
+            waiting = made.ids
         np.asarray(waiting)
         held["state"] = state
 

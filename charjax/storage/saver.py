@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import gc
+import time
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -178,9 +179,11 @@ class Saver(Checkpoints):
             self._background.shutdown()
             self._writer.close()
             if isinstance(error, DirectoryGone) and self._tried is not None:
-                # What was abandoned may have gone on for a while.
-                with contextlib.suppress(OSError):
-                    self._clear_away(self._tried)
+                # What was abandoned may go on for a while.
+                for pause in (0.0, 0.2, 0.8):
+                    time.sleep(pause)
+                    with contextlib.suppress(OSError):
+                        self._clear_away(self._tried)
 
     def _working(self, step: int) -> Path:
         path = self.path(step)

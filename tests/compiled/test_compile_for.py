@@ -182,7 +182,7 @@ def test_a_compiler_that_hangs_is_ended_with_what_it_started(monkeypatch, tmp_pa
     assert failure is not None and "not done after 5 seconds" in failure
     assert "pass 17 of 99" in failure
     for number in map(int, numbers.read_text().split()):
-        assert not is_running(number)
+        waited(lambda number=number: not is_running(number))
 
 
 def is_running(process):
