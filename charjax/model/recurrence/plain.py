@@ -17,6 +17,9 @@ from charjax.model.recurrence.products import are_ids, read_rows
 
 Layer = Mapping[str, Array]
 
+# A GPU launches the kernels of so many steps together.
+GPU_STEPS = 8
+
 
 def run(
     cell: Cell,
@@ -48,7 +51,7 @@ def run(
     Returns:
       Hidden states `[t, b, h]` and the state after the last step, both float32.
     """
-    del layout, place
+    del layout
     xs, gates = projections(dtype, layer, inputs)
 
     def step(carry: tuple[Any, Array], x: Any) -> tuple[tuple[Any, Array], Array]:
@@ -60,7 +63,9 @@ def run(
             new = jax.tree.map(lambda new, old: jnp.where(going, new, old), new, before)
         return (new, t + 1), new.h
 
-    (state, _), hidden = lax.scan(step, (state, jnp.int32(0)), (xs, reset))
+    unroll = GPU_STEPS if place.platform == "gpu" else 1
+    carry = state, jnp.int32(0)
+    (state, _), hidden = lax.scan(step, carry, (xs, reset), unroll=unroll)
     return hidden, state
 
 

@@ -43,9 +43,8 @@ def run(
     place: Place = ANYWHERE,
 ) -> tuple[Float[Array, "time batch hidden"], Any]:
     """What `plain.run` does, which serves rows of different lengths itself."""
-    del place
     if length is not None or inputs.shape[0] == 0:
-        return plain.run(cell, dtype, layer, inputs, state, reset, length, layout)
+        return plain.run(cell, dtype, layer, inputs, state, reset, length, layout, place)
     return _run(cell, jnp.dtype(dtype), layout, layer, inputs, state, reset)
 
 

@@ -18,6 +18,7 @@ from charjax.devices import mesh as meshes
 from charjax.devices import placement
 from charjax.model.recurrence import cpu, gpu, plain, scan, tpu, triton
 from charjax.model.recurrence.layout import GENERAL
+from charjax.model.recurrence.place import Place
 from charjax.text.batching import batch_at
 from charjax.training.schedule import resolve
 from charjax.training.state import initial_state
@@ -182,6 +183,14 @@ def test_length_holds_each_rows_state(name, cell, one_hot):
     length = jnp.arange(it.rows) % (it.steps + 1)
     args = (CELLS[cell], "float32", layer, inputs, state)
     assert_close(it.run(*args, length=length), plain.run(*args, length=length), 1e-5)
+
+
+def test_several_steps_a_round_are_the_same_text_read():
+    layer, inputs, state = arguments("lstm", 17, 6, one_hot=True)
+    args = CELLS["lstm"], "float32", layer, inputs, state
+    length = jnp.arange(6) * 3
+    on_gpu = plain.run(*args, length=length, place=Place("gpu"))
+    assert_close(on_gpu, plain.run(*args, length=length), 1e-6)
 
 
 @every_cell
