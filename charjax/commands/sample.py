@@ -120,10 +120,11 @@ def _prompts(options: Options, path: Path) -> list[str]:
         if getattr(options, name):
             option = name.replace("_", "-")
             raise InputError(f"--prompts and --{option} are both given: give one of them.")
-    prompts = _text("--prompts", path).splitlines()
-    if not prompts:
+    text = _text("--prompts", path)
+    if not text:
         raise InputError(f"--prompts is {path}: it is empty; give one a line.")
-    return prompts
+    # A form feed or a line separator of Unicode stands in a line and ends none.
+    return text.removesuffix("\n").split("\n")
 
 
 def _unescaped(options: SamplingOptions) -> SamplingOptions:

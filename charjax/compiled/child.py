@@ -28,7 +28,7 @@ from charjax.compiled.result import Program, program_to_json
 from charjax.compiled.targets import Target, target_named
 from charjax.config.schema import Config, from_dict
 from charjax.devices.memory import is_shortage, of_device
-from charjax.errors import InputError
+from charjax.errors import InputError, counted
 from charjax.model.arithmetic import own_arithmetic
 
 ANSWER, DUMP, PROFILE = "answer.json", "dump", "profile"
@@ -91,8 +91,8 @@ def devices_of(target: Target) -> list[Any]:
     hosts = len({device.process_index for device in devices})
     if target.processes not in (None, hosts):
         raise InputError(
-            f"`processes` is {target.processes}: {target.name} has {hosts} hosts; leave it "
-            "out."
+            f"`processes` is {target.processes}: {target.name} has "
+            f"{counted(hosts, 'hosts')}; leave it out."
         )
     return devices
 

@@ -72,10 +72,12 @@ def compile_for(
       `failure`.
     """
     check_instance("config", config, Config)
-    for name in programs:
-        if name not in (*PROGRAMS, LAYER):
-            known = ", ".join((*PROGRAMS, LAYER))
-            refuse("`programs`", tuple(programs), f"give some of {known}")
+    check_instance("target", target, str)
+    known = (*PROGRAMS, LAYER)
+    several = isinstance(programs, Sequence) and not isinstance(programs, str)
+    if not several or not programs or not all(name in known for name in programs):
+        refuse("`programs`", programs, f"give a list of some of {', '.join(known)}")
+    programs = tuple(dict.fromkeys(programs))
     count = Annotated[int | None, AtLeast(1)]
     for name, value in (("vocab_size", vocab_size), ("processes", processes)):
         checked(f"`{name}`", value, count)

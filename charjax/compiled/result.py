@@ -94,7 +94,7 @@ class Compiled:
     programs: tuple[Program, ...]
 
     def __getitem__(self, name: str) -> Program:
-        return next(program for program in self.programs if program.name == name)
+        return {program.name: program for program in self.programs}[name]
 
     @property
     def fits(self) -> bool | None:

@@ -8,7 +8,7 @@ from typing import Literal, NoReturn
 
 from charjax.compiled.chips import GPUS, TPUS, Chip
 from charjax.config.checks import refuse
-from charjax.errors import InputError, listed
+from charjax.errors import InputError, counted, listed
 
 Platform = Literal["cpu", "gpu", "tpu"]
 
@@ -67,7 +67,11 @@ def target_named(name: str, processes: int | None = None) -> Target:
         return Target(name, "cpu", None, count, "", processes)
     hosts = processes or 1
     if count % hosts:
-        refuse("`processes`", processes, f"it must divide the {count} devices of {name}")
+        refuse(
+            "`processes`",
+            processes,
+            f"it must divide {counted(count, 'devices')} of {name}",
+        )
     return Target(name, "gpu", GPUS[kind], count, f"1x{hosts}x{count // hosts}", processes)
 
 

@@ -11,7 +11,7 @@ from jaxtyping import Bool, Int32
 from charjax.config.checks import refuse
 from charjax.errors import InputError
 from charjax.sampling.options import SamplingOptions
-from charjax.text.vocabulary import Vocabulary
+from charjax.text.vocabulary import Vocabulary, describe_unknown
 
 CLASSES: dict[str, Callable[[str], bool]] = {
     "digits": str.isdigit,
@@ -98,8 +98,13 @@ def _stops(
     for each in (given,) if isinstance(given, str) else given:
         try:
             encoded.append(vocabulary.encode(each).astype(np.int32))
-        except InputError as error:
-            refuse("`stop`", each, f"the model can never write it: {error}")
+        except InputError:
+            known = _symbols(vocabulary)
+            lacking = [ord(symbol) for symbol in dict.fromkeys(each) if symbol not in known]
+            refuse(
+                *("`stop`", each),
+                f"the model can never write it: {describe_unknown(lacking)}",
+            )
     longest = max(map(len, encoded))
     padded = [np.pad(ids, (longest - len(ids), 0), constant_values=-1) for ids in encoded]
     return np.stack(padded)

@@ -12,6 +12,7 @@ import numpy as np
 from jax import Array
 from jaxtyping import Bool, Float, Int, Int32
 
+from charjax.errors import InputError
 from charjax.sampling.limits import Limits
 from charjax.sampling.options import SamplingOptions
 
@@ -34,24 +35,39 @@ class Past(NamedTuple):
 
 def past_of(
     prime: Int[Array | np.ndarray, "batch prime"],
-    length: int,
+    length: int | None,
     options: SamplingOptions,
     limits: Limits,
 ) -> Past | None:
-    """What to know of a text behind its prime, before `length` more characters; None where
-    nothing is. Shorter primes have -1 in front."""
+    """What to know of a text behind its prime, before `length` more characters, or without
+    end; None where nothing is. Shorter primes have -1 in front."""
     if not options.remembers and limits.end is None:
         return None
     rows, known = prime.shape
-    width = 0 if limits.stops is None else limits.stops.shape[1]
-    if options.repetition_penalty is not None:
-        width = max(width, options.repetition_window)
-    if options.no_repeat is not None:
-        # A power of two, so that few lengths are compiled.
-        width = max(width, 1 << (known + length).bit_length())
+    width = remembered(known, length, options, limits)
     prime = jnp.asarray(prime, jnp.int32)[:, max(0, known - width) :]
     text = jnp.pad(prime, ((0, 0), (width - prime.shape[1], 0)), constant_values=-1)
     return Past(text, jnp.zeros(rows, jnp.int32))
+
+
+def remembered(
+    known: int, length: int | None, options: SamplingOptions, limits: Limits
+) -> int:
+    """How many of the last ids the options look at, of so many known and `length` more."""
+    width = 0 if limits.stops is None else limits.stops.shape[1]
+    # A power of two, so that few lengths are compiled.
+    whole = None if length is None else 1 << (known + length).bit_length()
+    if options.repetition_penalty is not None:
+        window = options.repetition_window
+        width = max(width, window if whole is None else min(window, whole))
+    if options.no_repeat is not None:
+        if whole is None:
+            raise InputError(
+                "`no_repeat` looks at the whole text: give a `length`, so that its size is "
+                "known beforehand."
+            )
+        width = max(width, whole)
+    return width
 
 
 def extended(

@@ -19,11 +19,15 @@ from charjax.model.recurrence.choose import Recurrence
 from charjax.sampling import draw as sampling
 from charjax.sampling.chunks import PASS, Chunk, drawn, read
 from charjax.sampling.limits import limits_of
-from charjax.sampling.past import ENDS, past_of
+from charjax.sampling.past import ENDS, past_of, remembered
 from charjax.sampling.settings import Settings
 from charjax.sampling.written import Written
 from charjax.text.description import TextDescription
 from charjax.text.vocabulary import Vocabulary
+
+# Of each id that options look back at: the id, its neighbours in the next text, and where
+# it is marked.
+_BYTES_OF_PAST = 32
 
 
 class Trained(NamedTuple):
@@ -61,26 +65,29 @@ def chunks(
             "`prime` is empty: this model does not know how often each symbol occurs, "
             "to draw the first one; give some text."
         )
-    if length is None and options.no_repeat is not None:
-        raise InputError(
-            "`no_repeat` looks at the whole text: give a `length`, so that its size is "
-            "known beforehand."
-        )
+    longest = max(map(len, primes))
+    past_size = remembered(longest, length, options, limits)
     primes = [*primes, *[primes[0]] * padding]
     rows = len(primes) * copies
+    window = options.repetition_window
+    looking = f", looking back {window}" if options.repetition_penalty is not None else ""
     lack = (
         f"there is not enough memory for num_samples {rows} of length "
-        f"{length}: make one of them smaller."
+        f"{length}{looking}: make one of them smaller."
     )
     limit = memory.of_device(jax.local_devices()[0])
-    if limit is not None and rows * _bytes_of_row(model, 0, length or 0) > limit:
+    if (
+        limit is not None
+        and rows * (_bytes_of_row(model, 0, length or 0) + _BYTES_OF_PAST * past_size)
+        > limit
+    ):
         # A machine that swaps would try for hours.
         raise memory.OutOfMemory(lack)
 
     def made() -> Iterator[Chunk]:
         key = jax.random.key(settings.seed)
         state = repeated(start(model, primes), copies)
-        past = past_of(_aligned(primes, copies), length or 0, options, limits)
+        past = past_of(_aligned(primes, copies), length, options, limits)
         yield from drawn(
             *(model.config, model.params, state._replace(past=past), length, key, options),
             model.recurrence(rows, 1),

@@ -48,6 +48,15 @@ def test_prompts_from_a_file_are_written_on_from(run, tmp_path, capsysbinary):
     assert plain == rule.join(each.text for each in expected)
 
 
+def test_only_a_line_end_ends_a_prompt(run, tmp_path, capsysbinary):
+    path = tmp_path / "prompts.txt"
+    path.write_bytes("one\u2028two\x0c\r\n\nfour".encode())
+    skipping = ("--on-unknown", "skip", "--length", "0", "--json")
+    lines = sampled(capsysbinary, run, "--prompts", str(path), *skipping)
+    found = [json.loads(line)["prompt"] for line in lines.splitlines()]
+    assert found == ["onetwo", "", "four"]
+
+
 def test_text_in_options_knows_escapes(run, capsysbinary):
     whole = sampled(capsysbinary, run, "--length", "400", "--ban", "!", "digits")
     assert "!" not in whole and "6" not in whole
@@ -63,7 +72,11 @@ def test_text_in_options_knows_escapes(run, capsysbinary):
         (["--prompts", "{prompts}", "--num-samples", "2"], "--num-samples is 2"),
         (["--prompts", "missing.txt"], "--prompts is missing.txt: No such file"),
         (["--stop", ""], "--stop is ''"),
-        (["--stop", "Ω"], "--stop is 'Ω': the model can never write it"),
+        (
+            ["--stop", "Ω"],
+            "--stop is 'Ω': the model can never write it: 1 character is not in the "
+            "vocabulary: 'Ω' (U+03A9).\n",
+        ),
         (["--allow", "Ω"], "--allow is 'Ω': no symbol"),
         (["--top-p", "2"], "--top-p is 2.0"),
         (["--best-of", "0"], "--best-of is 0"),

@@ -126,6 +126,7 @@ def test_a_preset_and_its_fields_are_those_of_training(call):
         (("--target", "cpu:8", "--parallel.model", 3), ["parallel.model is 3"]),
         (("--processes", 2), ["--processes is 2"]),
         (("--programs", "train"), ["--programs is", "training"]),
+        (("--programs",), ["--programs is ()", "training"]),
         (("--vocab-size", 0), ["--vocab-size is 0"]),
         (("--streams", 0), ["--streams is 0"]),
         (("--minutes", 0), ["--minutes is 0"]),
@@ -140,6 +141,24 @@ def test_what_cannot_be_compiled_is_refused_in_a_line(call, options, parts):
     assert said.startswith("error: ") and said.count("\n") == 1
     for part in parts:
         assert part in said
+
+
+@pytest.mark.parametrize(
+    "programs", ["training", [], ["train"], [["training"]], 5], ids=str
+)
+def test_programs_are_a_list_of_names(programs):
+    with pytest.raises(charjax.InputError, match=r"`programs` is .*give a list of some"):
+        charjax.compile_for(CONFIG, "cpu", programs=programs)  # pyright: ignore
+
+
+def test_a_target_is_a_string():
+    with pytest.raises(charjax.InputError, match="`target` is 8"):
+        charjax.compile_for(CONFIG, 8)  # pyright: ignore
+
+
+def test_a_program_that_was_not_asked_for_is_a_key_that_is_not_there(on_cpus):
+    with pytest.raises(KeyError, match="layer"):
+        on_cpus["layer"]
 
 
 # Compilers that crash, hang, or have too little memory.

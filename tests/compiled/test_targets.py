@@ -50,7 +50,7 @@ def test_every_example_is_a_target():
 
 def test_processes_divide_the_devices_of_several_gpus():
     assert target_named("8xh100", processes=2).topology == "1x2x4"
-    with pytest.raises(InputError, match=r"`processes` is 3.*divide the 8 devices"):
+    with pytest.raises(InputError, match=r"`processes` is 3.*divide 8 devices"):
         target_named("8xh100", processes=3)
     with pytest.raises(InputError, match=r"`processes` is 2"):
         target_named("cpu:4", processes=2)

@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 
 from charjax import Config, InputError, LanguageModel, Vocabulary, init
+from charjax.devices import memory
+from charjax.devices.memory import OutOfMemory
 from charjax.sampling import writing
 from charjax.text.description import TextDescription
 
@@ -125,6 +127,17 @@ def test_a_penalty_repeats_less(model):
 
     plain, penalized = distinct(), distinct(repetition_penalty=3.0)
     assert penalized > plain + 0.5 > distinct(repetition_penalty=0.3) + 1.0
+
+
+def test_a_window_longer_than_the_text_is_the_text(model, monkeypatch):
+    settings = {"seed": 2, "repetition_penalty": 3.0}
+    whole = model.generate("ab", 40, repetition_window=42, **settings)
+    assert model.generate("ab", 40, repetition_window=2**31 - 1, **settings) == whole
+    monkeypatch.setattr(memory, "of_device", lambda _: 2**34)
+    with pytest.raises(OutOfMemory, match="looking back 2147483647"):
+        model.stream("ab", None, repetition_window=2**31 - 1, **settings)
+    with pytest.raises(OutOfMemory, match="length 400000000"):
+        model.stream("ab", 400_000_000, no_repeat=5)
 
 
 def test_log_probabilities_are_those_of_the_score(model):
