@@ -19,20 +19,26 @@ def constrained(
     limits: Limits,
 ) -> Float[Array, "batch vocab"]:
     """Scores of the next character, -inf for what must not be drawn."""
-    scores = logits
-    if options.repetition_penalty is not None and past is not None:
-        recent = past.text[:, -options.repetition_window :]
-        scores = penalized(scores, recent, options.repetition_penalty)
     banned = []
     if options.no_repeat is not None and past is not None:
-        banned.append(repeating(past.text, options.no_repeat, scores.shape[1]))
+        banned.append(repeating(past.text, options.no_repeat, logits.shape[1]))
     if limits.allowed is not None:
         banned.append(~jnp.asarray(limits.allowed))
     if limits.end is not None:
         early = position < options.min_length
-        banned.append(early & (jnp.arange(scores.shape[1]) == limits.end))
-    for each in banned:
-        scores = jnp.where(each, -jnp.inf, scores)
+        banned.append(early & (jnp.arange(logits.shape[1]) == limits.end))
+
+    def without_banned(scores: Array) -> Array:
+        for each in banned:
+            scores = jnp.where(each, -jnp.inf, scores)
+        return scores
+
+    scores = without_banned(logits)
+    if options.repetition_penalty is not None and past is not None:
+        recent = past.text[:, -options.repetition_window :]
+        scores = penalized(scores, recent, options.repetition_penalty)
+        # Where all are banned there is nothing to scale to a sum of 1, only NaN.
+        scores = without_banned(scores)
     return scores
 
 
@@ -46,6 +52,8 @@ def choose(
     scale = 1 / jnp.where(greedy, 1.0, temperature)
     likeliest = scores.argmax(-1)
     if options.top_k is not None or options.top_p is not None:
+        # top_k puts 0 before -0, whichever has the lower id.
+        scores = jnp.where(scores == 0, 0.0, scores)
         scores, symbols = jax.lax.top_k(scores, options.top_k or scores.shape[1])
     # Relative to the likeliest, since a tiny temperature would make infinities of both.
     scaled = (scores - scores.max(-1, keepdims=True)) * scale[:, None]
