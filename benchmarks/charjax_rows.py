@@ -1,5 +1,6 @@
 """charjax's rows: the step and the sampler as the commands run them."""
 
+import dataclasses
 import functools
 from importlib.metadata import version
 from typing import Any
@@ -14,7 +15,9 @@ from charjax.devices import placement
 from charjax.model.network import init
 from charjax.sampling.chunks import CHUNK, jitted_draw
 from charjax.sampling.draw import start
+from charjax.sampling.limits import Limits
 from charjax.sampling.options import SamplingOptions
+from charjax.sampling.past import past_of
 from charjax.text.batching import batch_at
 from charjax.training.program import training_program
 from charjax.training.state import initial_state
@@ -74,21 +77,43 @@ def training(
     return run, versions()
 
 
-def sampling(work: Work, precision: str, streams: int) -> Any:
-    """Chunk after chunk of new characters in so many streams."""
+_FILTERS: dict[str, Any] = {
+    "temperature": 0.8,
+    "top_p": 0.95,
+    "min_p": 0.02,
+    "repetition_penalty": 1.2,
+}
+OPTIONS = {
+    "": SamplingOptions(),
+    "filters": SamplingOptions(**_FILTERS),
+    "filters, no_repeat": SamplingOptions(**_FILTERS, no_repeat=8),
+    "stop": SamplingOptions(stop="e" * 12),
+}
+"""What draws are told, by the name of a variant."""
+
+
+def sampling(work: Work, precision: str, streams: int, variant: str = "") -> Any:
+    """Chunk after chunk of new characters in so many streams, drawn with the options of a
+    variant as if a text of 1,000 characters were written."""
     config = work.config(on_device(precision))
     params = jax.jit(functools.partial(init, config, work.vocab_size))(jax.random.key(0))
     mesh = meshes.make_mesh(jax.devices()[:1])
     recurrence = meshes.inference_recurrence(config, mesh, (streams, 1))
-    held: dict[str, Any] = {"state": start(config, jnp.zeros((work.vocab_size,)), streams)}
-    key, options = jax.random.key(0), jax.tree.map(jnp.float32, SamplingOptions())
+    asked = OPTIONS[variant]
+    # A text that is hardly ever written, in ids.
+    limits = Limits(stops=np.full((1, 12), 4, np.int32) if asked.stop else None)
+    past = past_of(np.zeros((streams, 1), np.int32), 1000, asked, limits)
+    state = start(config, jnp.zeros((work.vocab_size,)), streams)._replace(past=past)
+    held: dict[str, Any] = {"state": state}
+    numbers = jax.tree.map(jnp.float32, dataclasses.replace(asked, stop=None))
+    key = jax.random.key(0)
 
     def run(count: int) -> None:
         """Draws `count` chunks in each stream, every chunk brought to the host."""
         state, waiting = held["state"], None
         for _ in range(count):
             state, made = jitted_draw(
-                config, params, state, CHUNK, key, options, recurrence
+                *(config, params, state, CHUNK, key, numbers, recurrence), limits=limits
             )
             if waiting is not None:
                 np.asarray(waiting)

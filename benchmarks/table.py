@@ -50,6 +50,15 @@ def sampling_rows(streams: int, gpu: bool, torch: bool) -> list[dict[str, Any]]:
         {"name": f"charjax {p}", "system": "charjax", "precision": p}
         for p in ("float32", "bfloat16")
     ]
+    rows += [
+        {
+            "name": f"charjax float32, {variant}",
+            "system": "charjax",
+            "precision": "float32",
+            "variant": variant,
+        }
+        for variant in ("filters", "filters, no_repeat", "stop")
+    ]
     if torch:
         variants = ["default"] if gpu else ["default", "no-mkldnn"]
         rows += [

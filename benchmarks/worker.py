@@ -47,7 +47,8 @@ def prepare(request: dict[str, Any], work: Work) -> tuple[Run, dict[str, str]]:
     if system == "charjax" and request["task"] == "sample":
         from benchmarks import charjax_rows
 
-        return charjax_rows.sampling(work, precision, request["streams"])
+        given = request["streams"], request.get("variant", "")
+        return charjax_rows.sampling(work, precision, *given)
     if system == "charjax":
         from benchmarks import charjax_rows
 
