@@ -10,10 +10,9 @@ def lines(found: Compiled) -> Iterator[str]:
     """The lines that `charjax compile` prints."""
     versions = ", ".join(f"{name} {number}" for name, number in found.versions.items())
     hosts = f" of {counted(found.processes, 'hosts')}" if found.processes > 1 else ""
-    yield (
-        f"{found.target}: {counted(found.devices, 'devices')}{hosts}, compiled with "
-        f"{versions}"
-    )
+    # Where no program was compiled nobody has said them.
+    compilers = f", compiled with {versions}" if versions else ""
+    yield f"{found.target}: {counted(found.devices, 'devices')}{hosts}{compilers}"
     for program in found.programs:
         yield from _program(program)
 

@@ -12,6 +12,9 @@ from charjax.errors import InputError, counted, listed
 
 Platform = Literal["cpu", "gpu", "tpu"]
 
+# The compiler takes a third axis of these too, for a machine that nobody has.
+_PLANES = ("v2", "v3", "v5e", "v6e")
+
 EXAMPLES = ("cpu", "cpu:8", *GPUS, "8xh100", "h100:8", "v5e:8x8", "v6e:2x2", "v5p:2x2x1")
 """Names that are understood."""
 
@@ -51,8 +54,11 @@ def target_named(name: str, processes: int | None = None) -> Target:
     """
     if match := re.fullmatch(r"(\w+):(\d+(?:x\d+)+)", name):
         kind, topology = match.groups()
-        if kind in TPUS and "0" not in topology.split("x"):
-            chips = math.prod(map(int, topology.split("x")))
+        sizes = [int(size) for size in topology.split("x")]
+        if kind in TPUS and 0 not in sizes:
+            if kind in _PLANES and math.prod(sizes[2:]) > 1:
+                refuse("`target`", name, f"chips of {kind} lie in a plane, as {kind}:4x4")
+            chips = math.prod(sizes)
             return Target(name, "tpu", TPUS[kind], chips, name, processes)
     match = re.fullmatch(r"(?:(\d+)x)?([a-z]\w*?)(?::(\d+))?", name)
     kind = match[2] if match else ""

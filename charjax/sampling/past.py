@@ -4,7 +4,7 @@ The last ids of each row lie in a buffer that moves by one place a character, so
 newest is always at its end and every position in it is known when the loop is compiled.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -21,6 +21,10 @@ ENDS = ("length", "stop", "end", "exhausted")
 nothing was left to draw. In this order they are the codes in `Past.ended`."""
 
 LENGTH, STOP, END, EXHAUSTED = range(4)
+
+
+# Comparisons that are written out; more would take the compiler too long.
+_UNROLLED = 64
 
 
 class Past(NamedTuple):
@@ -126,9 +130,21 @@ def repeating(
         return jnp.zeros((len(text), symbols), bool)
     # Before the text there is -1, and nothing but -1.
     same = text[:, :places] >= 0
-    for k in range(context):
-        place = last - context + k
-        same &= text[:, k : k + places] == text[:, place : place + 1]
+
+    def compared(k: Any, same: Array) -> Array:
+        passages = jax.lax.dynamic_slice_in_dim(text, k, places, 1)
+        return same & (passages == jax.lax.dynamic_slice_in_dim(text, places + k, 1, 1))
+
+    if context <= _UNROLLED:
+        for k in range(context):
+            same = compared(k, same)
+    else:
+        # From the end, where few places stay after a few characters.
+        _, same = jax.lax.while_loop(
+            lambda left: (left[0] > 0) & left[1].any(),
+            lambda left: (left[0] - 1, compared(left[0] - 1, left[1])),
+            (context, same),
+        )
     return _marked(text[:, context:], same, (len(text), symbols))
 
 

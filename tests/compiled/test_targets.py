@@ -44,6 +44,12 @@ def test_another_name_is_refused_with_those_that_there_are(name):
         assert known in message, message
 
 
+def test_chips_that_lie_in_a_plane_have_no_third_axis():
+    with pytest.raises(InputError, match=r"`target` is 'v5e:2x2x2': .* in a plane"):
+        target_named("v5e:2x2x2")
+    assert target_named("v5e:2x2x1").chips == 4
+
+
 def test_every_example_is_a_target():
     assert [target_named(name).name for name in EXAMPLES] == [*EXAMPLES]
 

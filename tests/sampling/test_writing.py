@@ -4,6 +4,7 @@ import dataclasses
 import itertools
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -11,6 +12,7 @@ from charjax import Config, InputError, LanguageModel, Vocabulary, init
 from charjax.devices import memory
 from charjax.devices.memory import OutOfMemory
 from charjax.sampling import writing
+from charjax.sampling.past import repeating
 from charjax.text.description import TextDescription
 
 ALPHABET = "\n abcdef12."
@@ -102,6 +104,35 @@ def test_no_passage_is_written_twice(model, n):
         assert written.ended == "length" and len(written.text) == 2006
     plain = model.generate("abcabd", 2000, temperature=0)
     assert len(set(grams(plain, n))) < 200
+
+
+@pytest.mark.parametrize("n", [1, 2, 65, 66, 80, 250])
+def test_passages_of_any_length_are_found(n):
+    random = np.random.default_rng(0)
+    passage = random.integers(3, size=90)
+    rows = [
+        np.concatenate([passage, random.integers(3, size=20), passage[:k]])
+        for k in (40, 64, 70, 79, 85)
+    ]
+    text = np.stack([np.pad(row, (200 - len(row), 0), constant_values=-1) for row in rows])
+    expected = np.zeros((len(rows), 3), bool)
+    for row, ids in enumerate(text):
+        whole = ids[ids >= 0].tolist()
+        for symbol in range(3):
+            ending = [*whole, symbol][-n:]
+            places = range(len(whole) - n + 1)
+            expected[row, symbol] = any(whole[k : k + n] == ending for k in places)
+    assert n == 250 or expected.any()
+    np.testing.assert_array_equal(repeating(jnp.asarray(text), n, 3), expected)
+
+
+def test_a_longer_passage_is_no_larger_program():
+    text = jnp.zeros((1, 9000), jnp.int32)
+
+    def size(n):
+        return len(str(jax.make_jaxpr(lambda text: repeating(text, n, 3))(text)))
+
+    assert size(8000) < 1.1 * size(100)
 
 
 def test_without_repeats_of_single_characters_each_occurs_once(model):
