@@ -51,6 +51,16 @@ def local_rows(mesh: Mesh, rows: int) -> tuple[int, int]:
     return first * share, (first + processes.count(me)) * share
 
 
+def read_at_once(config: Config) -> tuple[int, int]:
+    """Rows and steps that training reads at once: a batch, or one of its parts.
+
+    >>> read_at_once(Config().replace(**{"optimizer.accumulate": 2}))
+    (16, 64)
+    """
+    rows = config.data.batch_size // config.optimizer.accumulate
+    return max(1, rows), config.data.sequence_length
+
+
 def recurrence_for(
     config: Config,
     mesh: Mesh,
@@ -58,13 +68,14 @@ def recurrence_for(
     proven: Collection[str] = (),
 ) -> Recurrence:
     """The implementation of the recurrence that suits training by a config on these
-    devices, and so many rows and steps; None is its windows. `proven` as `choose` has it.
+    devices, and so many rows and steps; None is `read_at_once`. `proven` as `choose` has
+    it.
 
     >>> recurrence_for(Config(), make_mesh()).name
     'scan'
     """
     platform = mesh.devices.flat[0].platform
-    batch = batch or (config.data.batch_size, config.data.sequence_length)
+    batch = batch or read_at_once(config)
     chosen = choose(
         *(platform, config.model, batch, config.train.precision, mesh.shape), proven
     )

@@ -72,7 +72,7 @@ def prove(
     Returns:
       None where there is no kernel to prove, as on a CPU.
     """
-    batch, shape = (config.data.batch_size, config.data.sequence_length), mesh.shape
+    batch, shape = meshes.read_at_once(config), mesh.shape
     device = mesh.devices.flat[0]
     names = unproven(*(device.platform, config.model, batch, config.train.precision, shape))
     if not names:

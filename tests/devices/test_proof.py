@@ -12,7 +12,7 @@ from charjax import Config
 from charjax.devices import mesh as meshes
 from charjax.devices import proof
 from charjax.devices.proof import Proof, prove
-from charjax.model.recurrence import plain
+from charjax.model.recurrence import plain, triton
 
 CONFIG = Config().replace(
     **{"data.batch_size": 8, "data.sequence_length": 43, "model.hidden_size": 8}
@@ -169,3 +169,19 @@ def test_a_proven_kernel_is_what_auto_takes(found):
         assert meshes.inference_recurrence(config, mesh).name == "scan"
     plainly = CONFIG.replace(**{"model.recurrence": "plain"})
     assert meshes.inference_recurrence(plainly, mesh).name == "plain"
+
+
+def test_a_kernel_is_asked_about_the_rows_that_are_read_at_once(monkeypatch):
+    asked = []
+
+    def why_not(platform, model, batch, *_):
+        asked.append(batch)
+        return None if model.recurrence == "triton" else "no"
+
+    install(monkeypatch.setattr)
+    monkeypatch.setattr(triton, "why_not", why_not)
+    cut = CONFIG.replace(**{"optimizer.accumulate": 2})
+    meshes.recurrence_for(cut.replace(**{"model.recurrence": "triton"}), one_device())
+    assert asked == [(4, 43)]
+    assert prove(cut, one_device(), SYMBOLS, None) == (None, [])
+    assert asked == [(4, 43)] * 2

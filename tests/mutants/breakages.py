@@ -440,8 +440,8 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "no passage is written twice",
         "charjax/sampling/past.py",
-        "place = last - context + k",
-        "place = last - 1",
+        "(text, places + k, 1, 1)",
+        "(text, last - 1, 1, 1)",
         "tests/sampling/test_writing.py -k written_twice",
     ),
     Mutant(
