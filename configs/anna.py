@@ -6,9 +6,10 @@
 LSTM 2 x 512 on one-hot characters, dropout 0.5 between layers and before the head, 128
 rows of 100 characters, Adam 1e-3, gradient norm 5, 20 epochs, 90/10 split.
 
-Not run to its end. Two epochs on two CPU cores (Sapphire Rapids, float32) took 9 minutes:
-validation 1.836 nats after the first and 1.620 after the second, where the notebooks
-print 2.731 and 2.152 (their tenth epoch ends at 1.396, their twentieth at 1.295).
+Run to its end (20 epochs, 2,800 steps, float32, two CPU cores that were shared with other
+work, stopped and resumed several times, so no time is given): validation 1.282 nats at the
+end, which is the best of the run, where the notebooks print 1.295 at the end and 1.292 at
+best. Validation is the last tenth of the text in 128 rows, scored whole.
 """
 
 from charjax import Config, DataConfig, ModelConfig, OptimizerConfig, TrainConfig

@@ -96,18 +96,18 @@ def chunks(
             log_probs=log_probs,
         )
 
-    def with_memory() -> Iterator[Chunk]:
-        each = made()
-        while True:
-            # Nothing is left open at the `yield`, where other code runs: what is read
-            # half is closed when Python ends, and modules are no longer whole.
-            with computing(), memory.explain_shortage(lack):
-                chunk = next(each, None)
-            if chunk is None:
-                return
-            yield chunk
+    return _with_memory(made(), lack)
 
-    return with_memory()
+
+def _with_memory(made: Iterator[Chunk], lack: str) -> Iterator[Chunk]:
+    while True:
+        # Nothing is left open at the `yield`, where other code runs: what is read half is
+        # closed when Python ends, and modules are no longer whole.
+        with computing(), memory.explain_shortage(lack):
+            chunk = next(made, None)
+        if chunk is None:
+            return
+        yield chunk
 
 
 def start(
