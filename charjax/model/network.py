@@ -65,8 +65,10 @@ class Network(nn.Module):
             return self.recurrence.run(cell, dtype, layer, inputs, state, reset, length)
 
         inputs, first = self._read(ids, params, self.recurrence.takes_ids(cell))
+        on_cpu = self.recurrence.place.platform == "cpu"
         hidden, carry = stack.run(
-            run_layer, first, params.get("rest"), inputs, carry, dropout
+            *(run_layer, first, params.get("rest"), inputs, carry, dropout),
+            loop_over_one=on_cpu,
         )
         if length is not None:
             last = (length - 1)[None, :, None]
