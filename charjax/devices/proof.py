@@ -83,10 +83,16 @@ def prove(
     if kept is not None and kept.place == place:
         found = kept.kernels
     elif processes.is_first():
-        found, lines = _checked(config, names, symbols)
+        found, lines = _checked(_of_one_device(config, mesh), names, symbols)
     answer = processes.from_first(sum(1 << k for k, n in enumerate(names) if n in found))
     kernels = tuple(name for k, name in enumerate(names) if answer >> k & 1)
     return Proof(place, kernels), lines
+
+
+def _of_one_device(config: Config, mesh: Mesh) -> Config:
+    """The config of the rows that each device has of a run's batch."""
+    rows = config.data.batch_size // meshes.rows_share(mesh)
+    return config.replace(**{"data.batch_size": rows})
 
 
 def _checked(
@@ -153,8 +159,7 @@ class Check:
     def __init__(
         self, config: Config, mesh: Mesh, symbols: int, name: str, otherwise: str
     ) -> None:
-        parts = meshes.rows_share(mesh) * config.optimizer.accumulate
-        batch = max(1, config.data.batch_size // parts), _steps(config)
+        batch = meshes.read_at_once(config)[0], _steps(config)
         self.name, self.otherwise = name, otherwise
         self.bound = BOUNDS[config.train.precision]
         self.args = _arguments(config, symbols, *batch)

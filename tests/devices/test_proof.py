@@ -185,3 +185,17 @@ def test_a_kernel_is_asked_about_the_rows_that_are_read_at_once(monkeypatch):
     assert asked == [(4, 43)]
     assert prove(cut, one_device(), SYMBOLS, None) == (None, [])
     assert asked == [(4, 43)] * 2
+
+
+def test_a_kernel_is_checked_with_the_rows_of_one_device(monkeypatch):
+    seen = set()
+
+    def run(cell, dtype, layer, inputs, *others):
+        seen.add(inputs.shape[1])
+        return plain.run(cell, dtype, layer, inputs, *others)
+
+    install(monkeypatch.setattr, run)
+    mesh = meshes.make_mesh(jax.devices()[:4])
+    cut = CONFIG.replace(**{"data.batch_size": 16, "optimizer.accumulate": 2})
+    found, _ = prove(cut, mesh, SYMBOLS, None)
+    assert found is not None and found.kernels == (PROVEN,) and seen == {2}

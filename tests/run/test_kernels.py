@@ -6,7 +6,8 @@ import jax
 import pytest
 from kernels import install
 from subprocesses import ROOT, free_address
-from tiny import FOUR_STEPS, TEXT
+from tiny import FOUR_STEPS as TINY
+from tiny import TEXT
 
 from charjax import fit
 from charjax.devices import proof
@@ -16,6 +17,8 @@ from charjax.storage import record
 from charjax.storage.checkpoints import Checkpoints
 from tests.run.test_several_processes import OPTIONS, ended, start
 
+# Eight rows on each of the eight devices that the tests have.
+FOUR_STEPS = TINY.replace(**{"data.batch_size": 64})
 LONGER = FOUR_STEPS.replace(**{"train.steps": 6, "optimizer.schedule_steps": 4})
 
 
