@@ -80,7 +80,8 @@ def _worker(request: dict[str, Any]) -> None:
     import jax.numpy as jnp
 
     from charjax.compiled.memory import memory
-    from charjax.compiled.programs import TRAINING, Sizes, build
+    from charjax.compiled.names import TRAINING
+    from charjax.compiled.programs import Sizes, build
 
     config = Work(**{k: v for k, v in request.items() if k != "precision"}).config(
         request["precision"]

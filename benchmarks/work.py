@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from charjax import Config, DataConfig, ModelConfig, OptimizerConfig, TrainConfig
+from charjax.compiled.estimate import products
 from charjax.text.builtin import python_reference
 from charjax.text.vocabulary import Vocabulary
 
@@ -32,16 +33,8 @@ class Work:
     @property
     def flops(self) -> float:
         """Floating-point operations of one step's matrix products, forward and backward."""
-        gates = {"lstm": 4, "gru": 3, "rnn": 1}[self.cell]
-        square = self.hidden_size * gates * self.hidden_size
-        inner = (2 * self.num_layers - 1) * square + self.hidden_size * self.vocab_size
-        first = self.vocab_size * gates * self.hidden_size
-        if self.embedding_size is None:
-            # One-hot input is looked up; only its gradient is a product.
-            return self.characters * (6 * inner + 2 * first)
-        entry = self.embedding_size * gates * self.hidden_size
-        table = self.vocab_size * self.embedding_size
-        return self.characters * (6 * (inner + entry) + 2 * table)
+        config = self.config("float32")
+        return products(config, self.vocab_size, self.characters, training=True)
 
     def config(self, precision: str, recurrence: str = "auto") -> Config:
         return Config(

@@ -18,6 +18,7 @@ from charjax.devices import memory
 from charjax.devices import mesh as meshes
 from charjax.devices.backend import computing
 from charjax.errors import InputError, counted
+from charjax.evaluation.evaluate import jitted_step
 from charjax.model.arguments import Count, check_carry
 from charjax.model.network import init, initial_carry, of_network
 from charjax.model.parameters import Params, check
@@ -33,9 +34,6 @@ from charjax.storage.record import read as read_record
 from charjax.text.batching import Batch
 from charjax.text.description import TextDescription
 from charjax.text.vocabulary import Vocabulary
-from charjax.training.step import eval_step
-
-_score = jax.jit(eval_step, static_argnums=(0, 4))
 
 
 @dataclass(frozen=True, eq=False)
@@ -295,13 +293,13 @@ class LanguageModel:
                 "least 2, since the first only serves as context."
             )
         config, carry, nats = of_network(self.config), initial_carry(self.config, 1), []
-        inputs, targets = pieces(ids[:-1]), pieces(ids[1:])
-        for (piece, count), (target, _) in zip(inputs, targets, strict=True):
-            mask = np.arange(len(piece)) < count
-            batch = Batch(piece[None], target[None], mask[None], np.zeros((1, 1), bool))
-            recurrence = self._recurrence(1, len(piece))
-            carry, piece_nats = _score(config, self.params, carry, batch, recurrence)
-            nats.append(np.asarray(piece_nats)[0, :count])
+        inputs, targets = pieces([ids[:-1]]), pieces([ids[1:]])
+        for (piece, counts), (target, _) in zip(inputs, targets, strict=True):
+            mask = np.arange(piece.shape[1]) < counts[:, None]
+            batch = Batch(piece, target, mask, np.zeros((1, 1), bool))
+            recurrence = self._recurrence(*piece.shape)
+            carry, piece_nats = jitted_step(config, self.params, carry, batch, recurrence)
+            nats.append(np.asarray(piece_nats)[0, : counts[0]])
         return np.concatenate(nats)
 
     def _recurrence(self, rows: int, steps: int) -> Recurrence:

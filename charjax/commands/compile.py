@@ -11,6 +11,7 @@ import charjax
 from charjax.commands.fields import read
 from charjax.commands.of_run import Switch
 from charjax.commands.signals import Signals
+from charjax.compiled.names import PROGRAMS
 from charjax.config.presets import load_config
 from charjax.config.schema import Config
 
@@ -42,7 +43,7 @@ class Options(Preset):
     streams: int = 1
     """Texts that are drawn at once."""
 
-    programs: tuple[str, ...] = ("training", "evaluation", "reading", "sampling")
+    programs: tuple[str, ...] = PROGRAMS
     """What to compile: some of training, evaluation, reading, sampling, and layer, which is
     one layer over time with its gradient, and has a TPU's cycles by the static profile."""
 

@@ -23,7 +23,8 @@ from jax.experimental import topologies
 from charjax.compiled import collectives, estimate, gpu, hlo, tpu
 from charjax.compiled.chips import target_config
 from charjax.compiled.memory import GPU_SHARE, memory
-from charjax.compiled.programs import LAYER, TRAINING, Built, Sizes
+from charjax.compiled.names import LAYER, TRAINING
+from charjax.compiled.programs import Built, Sizes
 from charjax.compiled.result import Program, program_to_json
 from charjax.compiled.targets import Target, target_named
 from charjax.config.schema import Config, from_dict

@@ -16,16 +16,12 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from charjax.compiled import tpu
+from charjax.compiled.names import LAYER, PROGRAMS
 from charjax.compiled.result import Compiled, Program, program_from
 from charjax.compiled.targets import Target, check_compiler, target_named
 from charjax.config.checks import AtLeast, Positive, check_instance, checked, refuse
 from charjax.config.schema import Config, to_dict
 from charjax.errors import InputError
-
-PROGRAMS = ("training", "evaluation", "reading", "sampling")
-"""What a run compiles: the step, scoring, reading a text, and drawing one."""
-
-LAYER = "layer"
 
 ASSUMED_CHARACTERS = 96
 """The size of a vocabulary of characters that is not given."""

@@ -15,6 +15,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding
 
 from charjax.compiled.hlo import Origins
+from charjax.compiled.names import EVALUATION, LAYER, READING, TRAINING
 from charjax.config.schema import Config
 from charjax.devices import mesh as meshes
 from charjax.devices import placement
@@ -29,9 +30,6 @@ from charjax.text.batching import Batch
 from charjax.training.program import training_program
 from charjax.training.schedule import resolve
 from charjax.training.state import initial_state
-
-TRAINING, EVALUATION, READING, SAMPLING = "training", "evaluation", "reading", "sampling"
-LAYER = "layer"
 
 # A schedule needs the length of an epoch, which is the text's; the program is the same.
 _EPOCH = 1000

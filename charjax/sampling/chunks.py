@@ -27,16 +27,14 @@ jitted_prefill = jax.jit(sampling.prefill, static_argnums=(0, 5))
 jitted_draw = jax.jit(sampling.draw, static_argnums=(0, 3, 6), static_argnames="log_probs")
 
 
-def pieces(ids: np.ndarray) -> Iterator[tuple[np.ndarray, int]]:
-    """Cuts ids into pieces of at most `PASS`, each padded to a power of two so that few
-    shapes are compiled, with the number of ids that count."""
-    for first in range(0, len(ids), PASS):
-        piece = ids[first : first + PASS].astype(np.int32)
-        yield np.pad(piece, (0, _width(len(piece)) - len(piece))), len(piece)
-
-
-def _width(count: int) -> int:
-    return max(8, 1 << (count - 1).bit_length())
+def pieces(texts: Sequence[np.ndarray]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Cuts the ids of each row into pieces `[rows, <= PASS]`, padded to a power of two so
+    that few shapes are compiled, with the number of ids that count in each row."""
+    for first in range(0, max(map(len, texts)), PASS):
+        parts = [ids[first : first + PASS].astype(np.int32) for ids in texts]
+        counts = np.array([len(part) for part in parts], np.int32)
+        width = max(8, 1 << (int(counts.max()) - 1).bit_length())
+        yield np.stack([np.pad(part, (0, width - len(part))) for part in parts]), counts
 
 
 def read(
@@ -49,11 +47,7 @@ def read(
     """The state after each row has read its ids `[n]`, which may be none; `recurrence` is
     asked for the one that suits so many rows and steps."""
     config, state = of_network(config), _placed(state, params)
-    for first in range(0, max(map(len, texts)), PASS):
-        parts = [ids[first : first + PASS].astype(np.int32) for ids in texts]
-        counts = np.array([len(part) for part in parts], np.int32)
-        width = _width(int(counts.max()))
-        ids = np.stack([np.pad(part, (0, width - len(part))) for part in parts])
+    for ids, counts in pieces(texts):
         suitable = recurrence(*ids.shape)
         after = jitted_prefill(config, params, state, ids, np.maximum(counts, 1), suitable)
         state = after if counts.all() else _where(counts > 0, after, state)

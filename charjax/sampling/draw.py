@@ -138,14 +138,15 @@ def prefill(
     return state._replace(logits=logits, carry=carry)
 
 
-def repeated(state: SamplingState, rows: int) -> SamplingState:
-    """The state of one row, for so many rows."""
-    logits = jnp.broadcast_to(state.logits, (rows, state.logits.shape[1]))
-    carry = jax.tree.map(
-        lambda leaf: jnp.broadcast_to(leaf, (leaf.shape[0], rows, leaf.shape[2])),
-        state.carry,
+def repeated(state: SamplingState, copies: int) -> SamplingState:
+    """The state with so many rows in place of each."""
+    if copies == 1:
+        return state
+    by_row = jax.tree.map(
+        lambda leaf: jnp.repeat(leaf, copies, 0), (state.logits, state.past)
     )
-    return state._replace(logits=logits, carry=carry)
+    carry = jax.tree.map(lambda leaf: jnp.repeat(leaf, copies, 1), state.carry)
+    return SamplingState(by_row[0], carry, state.position, by_row[1])
 
 
 @usual_promotion()

@@ -86,10 +86,10 @@ def chunks(
 
     def made() -> Iterator[Chunk]:
         key = jax.random.key(settings.seed)
-        state = repeated(start(model, primes), copies)
-        past = past_of(_aligned(primes, copies), length, options, limits)
+        past = past_of(_aligned(primes), length, options, limits)
+        state = sampling.repeated(start(model, primes)._replace(past=past), copies)
         yield from drawn(
-            *(model.config, model.params, state._replace(past=past), length, key, options),
+            *(model.config, model.params, state, length, key, options),
             model.recurrence(rows, 1),
             limits=limits,
             first_row=settings.first_row,
@@ -121,21 +121,13 @@ def start(
     return read(model.config, model.params, state, primes, model.recurrence)
 
 
-def repeated(state: sampling.SamplingState, copies: int) -> sampling.SamplingState:
-    """The state with so many rows in place of each."""
-    if copies == 1:
-        return state
-    carry = jax.tree.map(lambda leaf: jnp.repeat(leaf, copies, 1), state.carry)
-    return state._replace(logits=jnp.repeat(state.logits, copies, 0), carry=carry)
-
-
-def _aligned(primes: Sequence[np.ndarray], copies: int) -> np.ndarray:
+def _aligned(primes: Sequence[np.ndarray]) -> np.ndarray:
     longest = max(map(len, primes))
     rows = [
         np.pad(prime.astype(np.int32), (longest - len(prime), 0), constant_values=-1)
         for prime in primes
     ]
-    return np.repeat(np.stack(rows), copies, 0)
+    return np.stack(rows)
 
 
 def as_primes(prime: Any) -> list[str]:

@@ -527,7 +527,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "only the rows that say so are reset",
         "charjax/model/recurrence/plain.py",
-        "jnp.where(asked[:, None], 0.0, leaf)",
+        "jnp.where(asked[..., None], 0.0, leaf)",
         "jnp.where(asked.any(), 0.0, leaf)",
         "tests/model/test_network.py -k reset",
     ),

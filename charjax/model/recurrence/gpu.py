@@ -152,12 +152,9 @@ def states_before(dtype: Any, state: Any, states: Any, reset: Array | None) -> A
     """The state before each step, from the first one and those after each step."""
 
     def before(first: Array, after: Array) -> Array:
-        leaf = jnp.concatenate([first[None].astype(dtype), after[:-1]])
-        if reset is None:
-            return leaf
-        return jnp.where(reset[..., None], jnp.zeros_like(leaf), leaf)
+        return jnp.concatenate([first[None].astype(dtype), after[:-1]])
 
-    return jax.tree.map(before, state, states)
+    return zeroed(jax.tree.map(before, state, states), reset)
 
 
 def gradients(

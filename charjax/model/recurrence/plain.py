@@ -91,7 +91,8 @@ def projections(
 
 
 def zeroed(state: Any, asked: Array | np.ndarray | None) -> Any:
-    """A state, leaves `[..., b, h]`, that is zero in the rows that `asked [b]` names."""
+    """A state, leaves `[..., b, h]`, that is zero in the rows that `asked [b]` names; or
+    the states of all steps, leaves `[t, b, h]`, by `asked [t, b]`."""
     if asked is None:
         return state
-    return jax.tree.map(lambda leaf: jnp.where(asked[:, None], 0.0, leaf), state)
+    return jax.tree.map(lambda leaf: jnp.where(asked[..., None], 0.0, leaf), state)

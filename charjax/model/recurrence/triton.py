@@ -154,12 +154,9 @@ def _backward(
     d_state = d_last._replace(h=jnp.zeros_like(d_last.h))
     d_state = d_state._replace(**{step.carried: d_carried})
     d_h = GENERAL.back(d_h_proj[0], kernel, dtype)
-    d_state = d_state._replace(h=d_state.h + d_h)
-    if reset is not None:
-        d_state = zeroed(d_state, reset[0])
-    before = hidden[:-1]
-    if reset is not None:
-        before = jnp.where(reset[..., None], jnp.zeros_like(before), before)
+    first = None if reset is None else reset[0]
+    d_state = zeroed(d_state._replace(h=d_state.h + d_h), first)
+    before = zeroed(hidden[:-1], reset)
     d_layer, d_inputs = gradients(cell, dtype, layer, inputs, before, gates)
     return d_layer, d_inputs, d_state, None
 

@@ -102,6 +102,8 @@ def forward(
     kept_out: Any,
     carried_out: Any,
 ) -> None:
+    """A step, of one tile of rows and units: the product of all hidden units, and what the
+    cell makes of it."""
     del kept
     (given, kernel, asked), t = read, now[0]
     # Each step tells the next which it is: a counter would be a kernel of its own.
@@ -150,6 +152,8 @@ def backward(
     kept_out: Any,
     d_carried_out: Any,
 ) -> None:
+    """The reverse of a step, of one tile: the product of the gate gradients of the step
+    after it, and what the cell makes of that."""
     (given, kernel, asked, hidden, d_hidden), t = read, now[0]
     next_out[0] = t + onwards
     (rows, units), (size, count, _) = _at(tile), kernel.shape

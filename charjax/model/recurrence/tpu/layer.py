@@ -87,8 +87,7 @@ def _backward(shape: Shape, residuals: Any, cotangents: Any) -> Any:
     before = jnp.concatenate(
         [_padded(first, shape.hidden)[None].astype(shape.dtype), hidden[:-1]]
     )
-    if reset is not None:
-        before = jnp.where(reset[..., None], jnp.zeros_like(before), before)
+    before = zeroed(before, reset)
     x = _read(shape, layer, inputs)
     d_layer = {
         "kernel_x": _gates(shape, _weights(x, d_x), kernel_x.shape),
