@@ -43,8 +43,13 @@ class DataConfig(Section):
     end_marker: Annotated[str | None, NotEmpty()] = None
     """Drop everything from the first occurrence of this string after the start."""
 
+    documents: Annotated[str, NotEmpty()] = "none"
+    """What of the text is one document, with a start and an end that are learned: none,
+    lines (each line is one), files, or the string that stands between two."""
+
     split: Annotated[tuple[float, float, float], Share()] = (0.9, 0.1, 0.0)
-    """Shares of train, validation and test, cut from the text in this order."""
+    """Shares of train, validation and test, cut from the text in this order. Documents stay
+    whole, and which of them go where is drawn."""
 
     batching: Literal["streams", "windows"] = "streams"
     """streams: batch_size contiguous rows, the recurrent state carried from window to

@@ -20,7 +20,7 @@ _NOISE = (
     "orbax/checkpoint",
     "OCDBT",
 )
-_COROUTINES = "run_sync|AsyncCheckpointer|async_serialize|async_deserialize"
+_COROUTINES = r"run_sync|AsyncCheckpointer|async_serialize|async_deserialize|_read_array\w*"
 
 
 def reason_for(error: BaseException) -> str:
@@ -43,7 +43,9 @@ def silence_abandoned_work() -> None:
     unraisable, uncaught = sys.unraisablehook, sys.excepthook
 
     def unraisable_hook(found: Any) -> None:
-        if not _is_noise(found.exc_value):
+        # Of a coroutine that was never begun, only its code tells whose it is.
+        code = getattr(found.object, "cr_code", None)
+        if not (_is_noise(found.exc_value) or _is_noise(getattr(code, "co_filename", ""))):
             unraisable(found)
 
     def uncaught_hook(kind: Any, error: Any, traceback: Any) -> None:

@@ -23,8 +23,9 @@ class Vocabulary:
     """The symbols of a model, numbered from 0: characters (code points) or bytes.
 
     `symbols` holds the characters in ascending order, each once, lone surrogates
-    included; it is empty for bytes, where a symbol's id is its value. Raises InputError
-    for any other content.
+    included; it is empty for bytes, where a symbol's id is its value. Of a text of
+    `documents` two more symbols follow, which are no character: where a document starts,
+    and where it ends. Raises InputError for any other content.
 
     >>> vocabulary = Vocabulary.from_text("banana")
     >>> vocabulary.symbols, vocabulary.size
@@ -33,19 +34,24 @@ class Vocabulary:
     array([2, 0, 1], dtype=uint8)
     >>> vocabulary.decode([1, 0, 2])
     'ban'
+    >>> Vocabulary("characters", "abn", documents=True).end
+    4
     """
 
     kind: Literal["characters", "bytes"]
     symbols: str = ""
+    documents: bool = False
 
     def __repr__(self) -> str:
         symbols = self.symbols
         if len(symbols) > 60:
+            documents = ", of documents" if self.documents else ""
             return (
-                f"<Vocabulary of {self.size:,} characters, {symbols[:20]!r} to "
-                f"{symbols[-20:]!r}>"
+                f"<Vocabulary of {len(symbols):,} characters, {symbols[:20]!r} to "
+                f"{symbols[-20:]!r}{documents}>"
             )
-        return f"Vocabulary(kind={self.kind!r}, symbols={symbols!r})"
+        documents = ", documents=True" if self.documents else ""
+        return f"Vocabulary(kind={self.kind!r}, symbols={symbols!r}{documents})"
 
     def __post_init__(self) -> None:
         check_fields(self, "vocabulary")
@@ -87,7 +93,21 @@ class Vocabulary:
 
     @property
     def size(self) -> int:
-        """How many symbols there are."""
+        """How many symbols there are, start and end of documents included."""
+        return self._of_text + 2 * self.documents
+
+    @property
+    def start(self) -> int | None:
+        """The symbol before the first one of a document; None of a text without."""
+        return self._of_text if self.documents else None
+
+    @property
+    def end(self) -> int | None:
+        """The symbol after the last one of a document; None of a text without."""
+        return self._of_text + 1 if self.documents else None
+
+    @property
+    def _of_text(self) -> int:
         return 256 if self.kind == "bytes" else len(self.symbols)
 
     def __len__(self) -> int:
@@ -154,7 +174,8 @@ class Vocabulary:
         return self._table[codes]
 
     def decode(self, ids: npt.ArrayLike) -> str:
-        """The text of some ids; bytes that are not UTF-8 become U+FFFD.
+        """The text of some ids; bytes that are not UTF-8 become U+FFFD. Start and end of
+        documents are no text.
 
         >>> Vocabulary.of_bytes().decode([195, 169, 255])
         'é�'
@@ -198,7 +219,9 @@ class Vocabulary:
         """
         # Code points, not a string: JSON writers and readers disagree on lone surrogates,
         # and join two that stand side by side.
-        return {"kind": self.kind, "symbols": [ord(symbol) for symbol in self.symbols]}
+        values = {"kind": self.kind, "symbols": [ord(symbol) for symbol in self.symbols]}
+        # Left out where it says nothing: a text's fingerprint is that of earlier versions.
+        return {**values, "documents": True} if self.documents else values
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> "Vocabulary":
@@ -207,14 +230,16 @@ class Vocabulary:
         >>> Vocabulary.from_dict({"kind": "characters", "symbols": [97, 98]}).symbols
         'ab'
         """
-        if not isinstance(values, Mapping) or set(values) != {"kind", "symbols"}:
+        expected = {"kind", "symbols"}
+        if not isinstance(values, Mapping) or set(values) - {"documents"} != expected:
             refuse("vocabulary", values, "expected an object with kind and symbols")
         symbols = values["symbols"]
         if not isinstance(symbols, Sequence) or not all(
             type(code) is int and 0 <= code < 0x110000 for code in symbols
         ):
             refuse("vocabulary.symbols", symbols, "expected a list of code points")
-        return cls(values["kind"], "".join(map(chr, symbols)))
+        documents = values.get("documents", False)
+        return cls(values["kind"], "".join(map(chr, symbols)), documents)
 
     @functools.cached_property
     def _codes(self) -> np.ndarray:
@@ -226,7 +251,7 @@ class Vocabulary:
             return np.arange(256, dtype=np.int32)
         # One entry more than the largest code point, for everything above it.
         table = np.full(int(self._codes[-1]) + 2, -1, np.int32)
-        table[self._codes] = np.arange(self.size, dtype=np.int32)
+        table[self._codes] = np.arange(len(self.symbols), dtype=np.int32)
         return table
 
     def _checked(self, ids: npt.ArrayLike) -> np.ndarray:
@@ -241,7 +266,7 @@ class Vocabulary:
                 f"ids has {low if low < 0 else high}: those of this vocabulary go from 0 "
                 f"to {self.size - 1}; was the text encoded with another one?"
             )
-        return array
+        return array[array < self._of_text] if self.documents else array
 
 
 def codes(text: str | bytes) -> UInt[np.ndarray, "symbols"]:

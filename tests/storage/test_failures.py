@@ -31,3 +31,19 @@ def test_a_future_that_orbax_abandoned_is_silent(silence, caplog, file, silent):
     asyncio.run(abandon())
     gc.collect()
     assert ("never retrieved" in caplog.text) is not silent
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize(
+    ("file", "silent"), [("orbax/checkpoint/_src/arrays.py", True), ("mine.py", False)]
+)
+def test_a_coroutine_that_orbax_never_began_is_silent(monkeypatch, file, silent):
+    heard = []
+    monkeypatch.setattr(sys, "excepthook", sys.excepthook)
+    monkeypatch.setattr(sys, "unraisablehook", lambda found: heard.append(found.exc_value))
+    silence_abandoned_work()
+    names = {}
+    exec(compile("async def read(): pass", f"/packages/{file}", "exec"), names)
+    names["read"]()
+    gc.collect()
+    assert bool(heard) is not silent

@@ -120,3 +120,20 @@ def test_a_hundred_megabytes_are_encoded_in_a_second_or_so():
     start = time.perf_counter()
     vocabulary.encode(text)
     assert time.perf_counter() - start < 5
+
+
+@pytest.mark.parametrize(
+    ("plain", "dtype"),
+    [(Vocabulary.from_text("ab"), "uint8"), (Vocabulary.of_bytes(), "uint16")],
+)
+def test_of_documents_start_and_end_are_symbols_but_no_text(plain, dtype):
+    vocabulary = Vocabulary(plain.kind, plain.symbols, documents=True)
+    assert (vocabulary.start, vocabulary.end) == (plain.size, plain.size + 1)
+    assert vocabulary.size == plain.size + 2 and vocabulary.id_dtype == dtype
+    ids = [vocabulary.start, *vocabulary.encode("ab").tolist(), vocabulary.end]
+    assert vocabulary.decode(ids) == "ab" == vocabulary.decoder()(ids)
+    assert Vocabulary.from_dict(vocabulary.to_dict()) == vocabulary != plain
+    assert "documents" not in plain.to_dict()
+    assert eval(repr(vocabulary)) == vocabulary
+    with pytest.raises(InputError, match=str(vocabulary.size)):
+        vocabulary.decode([vocabulary.size])
