@@ -512,7 +512,7 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     Mutant(
         "shuffled windows are each in the epoch once",
-        "charjax/text/batching.py",
+        "charjax/text/permutation.py",
         "values[outside] = _feistel(values[outside], bits, keys)",
         "values[outside] %= np.uint64(total)",
         'tests/text/test_batching.py -k "windows or bijection"',

@@ -9,6 +9,7 @@ from charjax.config.data import DataConfig
 from charjax.errors import InputError
 from charjax.text import batching
 from charjax.text.batching import batch_at, batches_per_epoch, check_length
+from charjax.text.permutation import permuted
 
 
 @given(st.integers(2, 90), st.integers(1, 100), st.integers(1, 30))
@@ -51,31 +52,29 @@ def test_an_epoch_of_windows_has_every_window_once(n, rows, length, epoch):
 
 @given(st.integers(1, 700), st.integers(0, 2**32 - 1), st.integers(0, 9))
 def test_the_permutation_is_a_bijection(total, seed, epoch):
-    places = batching.permuted(np.arange(total), total, seed, epoch)
+    places = permuted(np.arange(total), total, seed, epoch)
     assert np.array_equal(np.sort(places), np.arange(total))
 
 
 def test_the_permutation_mixes():
     total = 100_003
     order = np.arange(total)
-    one = batching.permuted(order, total, 0, 0)
+    one = permuted(order, total, 0, 0)
     for other in (
         order,
-        batching.permuted(order, total, 0, 1),
-        batching.permuted(order, total, 1, 0),
+        permuted(order, total, 0, 1),
+        permuted(order, total, 1, 0),
     ):
         assert abs(np.corrcoef(one, other)[0, 1]) < 0.02
     # Neighbours end up far apart: two random places differ by a third of the total.
     assert abs(np.abs(np.diff(one)).mean() / total - 1 / 3) < 0.01
     # A few places alone are the same as among all, and so is a huge text's.
-    assert np.array_equal(batching.permuted(order[7:9], total, 0, 0), one[7:9])
-    assert 0 <= batching.permuted(np.array([10**12]), 10**12 + 1, 0, 0)[0] <= 10**12
+    assert np.array_equal(permuted(order[7:9], total, 0, 0), one[7:9])
+    assert 0 <= permuted(np.array([10**12]), 10**12 + 1, 0, 0)[0] <= 10**12
 
 
 def test_small_permutations_reach_every_order():
-    orders = {
-        tuple(batching.permuted(np.arange(3), 3, seed, 0).tolist()) for seed in range(200)
-    }
+    orders = {tuple(permuted(np.arange(3), 3, seed, 0).tolist()) for seed in range(200)}
     assert len(orders) == 6
 
 
