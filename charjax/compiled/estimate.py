@@ -49,7 +49,7 @@ def products(config: Config, vocab_size: int, positions: int, training: bool) ->
             looked_up = layer is groups["first"] and name == "kernel_x"
             looked_up &= "embedding" not in groups
             operations += size * ((2 if training else 0) if looked_up else times)
-    operations += times * _size(groups["head"]["kernel"].shape)
+    operations += times * config.model.hidden_size * vocab_size
     if "embedding" in groups and training:
         operations += 2 * _size(groups["embedding"]["table"].shape)
     return operations * positions

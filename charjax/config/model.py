@@ -3,7 +3,12 @@
 import dataclasses
 from typing import Annotated, Any, Literal
 
-from charjax.config.checks import AtLeast, Section, Share, check_fields
+from charjax.config.checks import AtLeast, Section, Share, check_fields, refuse
+
+_OF_TRAINING = (
+    *("dropout", "locked_dropout", "recurrent_dropout", "input_dropout"),
+    *("forget_bias", "recurrence"),
+)
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -25,6 +30,28 @@ class ModelConfig(Section):
     dropout: Annotated[float, Share(one=False)] = 0.2
     """Share of activations dropped between layers and before the head."""
 
+    locked_dropout: bool = False
+    """Whether dropout drops the same units at every step of a window (Gal and Ghahramani
+    2016)."""
+
+    recurrent_dropout: Annotated[float, Share(one=False)] = 0.0
+    """Share of the hidden-to-hidden weights dropped, once a window (weight drop, Merity et
+    al. 2018)."""
+
+    input_dropout: Annotated[float, Share(one=False)] = 0.0
+    """Share of the symbols that read as nothing, once a window (Gal and Ghahramani 2016;
+    embedding dropout in Merity et al. 2018)."""
+
+    residual: bool = False
+    """Whether each layer but the first adds its output to what it reads."""
+
+    sum_layers: bool = False
+    """Whether the head reads the sum of all layers' outputs (Melis et al. 2020)."""
+
+    tied: bool = False
+    """Whether the embedding is the head's kernel too (Press and Wolf 2017); needs
+    embedding_size equal to hidden_size."""
+
     forget_bias: float = 1.0
     """Initial bias of the LSTM's forget gate (Jozefowicz et al. 2015)."""
 
@@ -35,13 +62,19 @@ class ModelConfig(Section):
 
     def __post_init__(self) -> None:
         check_fields(self, "model")
+        if self.tied and self.embedding_size != self.hidden_size:
+            refuse(
+                *("model.tied", self.tied),
+                f"the embedding can be the head only where model.embedding_size (now "
+                f"{self.embedding_size}) is model.hidden_size (now {self.hidden_size}); "
+                "make them equal",
+            )
 
     @property
     def shape(self) -> dict[str, Any]:
-        """The fields that decide which parameters there are."""
-        others = ("dropout", "forget_bias", "recurrence")
+        """The fields that decide which parameters there are, and what they mean."""
         values = dataclasses.asdict(self)
-        return {name: values[name] for name in values if name not in others}
+        return {name: values[name] for name in values if name not in _OF_TRAINING}
 
     def shaped_like(self, other: "ModelConfig") -> "ModelConfig":
         """This model with the shape of another."""

@@ -28,6 +28,7 @@ from charjax.model.arguments import (
 )
 from charjax.model.arithmetic import usual_promotion
 from charjax.model.cells import cell_named
+from charjax.model.dropout import Dropout
 from charjax.model.parameter import Parameter
 from charjax.model.parameters import Params
 from charjax.model.recurrence import products
@@ -50,7 +51,7 @@ class Network(nn.Module):
         carry: Any,
         reset: Array | None = None,
         length: Array | None = None,
-        dropout: stack.Dropout | None = None,
+        dropout: Dropout | None = None,
     ) -> tuple[Array, Any]:
         """Ids `[t, b]` to logits `[t, b, v]` float32 and the states after the last step;
         with `length` to the logits `[b, v]` at each row's last step."""
@@ -61,29 +62,47 @@ class Network(nn.Module):
             for group, members in parameters.table(self.config, self.vocab_size).items()
         }
 
-        def run_layer(layer: Params, inputs: Array, state: Any) -> tuple[Array, Any]:
-            return self.recurrence.run(cell, dtype, layer, inputs, state, reset, length)
+        def run_layer(
+            layer: Params, inputs: Array, state: Any, number: Array | int
+        ) -> tuple[Array, Any]:
+            if dropout is not None:
+                kernel_h = dropout.of_kernel(layer["kernel_h"], number)
+                layer = {**layer, "kernel_h": kernel_h}
+            hidden, state = self.recurrence.run(
+                cell, dtype, layer, inputs, state, reset, length
+            )
+            if dropout is not None:
+                hidden = dropout.of_output(hidden, number)
+            return hidden, state
 
-        inputs, first = self._read(ids, params, self.recurrence.takes_ids(cell))
-        on_cpu = self.recurrence.place.platform == "cpu"
+        inputs, first = self._read(ids, params, self.recurrence.takes_ids(cell), dropout)
         hidden, carry = stack.run(
-            *(run_layer, first, params.get("rest"), inputs, carry, dropout),
-            loop_over_one=on_cpu,
+            *(run_layer, first, params.get("rest"), inputs, carry),
+            residual=self.config.residual,
+            summed=self.config.sum_layers,
+            loop_over_one=self.recurrence.place.platform == "cpu",
         )
         if length is not None:
             last = (length - 1)[None, :, None]
             hidden = jnp.take_along_axis(hidden, last, axis=0, mode="clip")[0]
-        logits = products.project(dtype, hidden, params["head"]["kernel"], layout)
+        tied = self.config.tied
+        kernel = params["embedding"]["table"].T if tied else params["head"]["kernel"]
+        logits = products.project(dtype, hidden, kernel, layout)
         return logits + params["head"]["bias"], carry
 
-    def _read(self, ids: Array, params: Params, takes_ids: bool) -> tuple[Array, Params]:
+    def _read(
+        self, ids: Array, params: Params, takes_ids: bool, dropout: Dropout | None
+    ) -> tuple[Array, Params]:
         """What the first layer reads, and its parameters."""
         first = params["first"]
         if "embedding" not in params:
+            if dropout is not None:
+                first = {**first, "kernel_x": dropout.of_symbols(first["kernel_x"])}
             if takes_ids:
                 return ids, first
             return jax.nn.one_hot(ids, self.vocab_size, dtype=jnp.float32), first
         table = params["embedding"]["table"]
+        table = table if dropout is None else dropout.of_symbols(table)
         if not takes_ids or not _symbols_first(table, first["kernel_x"], ids.size):
             return products.lookup(self.dtype, ids, table), first
         exact = jnp.promote_types(self.dtype, jnp.float32)
@@ -230,9 +249,7 @@ def apply(
     if reset is not None and reset.shape[1] == 1:
         carry, reset = zeroed(carry, reset[:, 0]), None
     module = Network(model, vocab_size, config.train.precision, recurrence)
-    drops = None
-    if key is not None and model.dropout > 0:
-        drops = (model.dropout if dropout is None else dropout), key
+    drops = None if key is None else Dropout.of(model, key, dropout)
     logits, carry = module.apply(
         *({"params": params}, jnp.asarray(ids, jnp.int32).T, carry),
         reset=None if reset is None else jnp.asarray(reset).T,

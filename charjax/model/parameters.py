@@ -5,7 +5,7 @@ Parameters are a plain nested dict of float32 arrays, by group and name:
     embedding/table  [v, e]            only with an embedding
     first/...        [e or v, g, h]    the first layer, whose input has its own width
     rest/...         [l - 1, ...]      the other layers, stacked
-    head/kernel      [h, v]
+    head/kernel      [h, v]            where the embedding is not tied to it
     head/bias        [v]
 
 The parameters of a layer are its cell's: `kernel_x`, `kernel_h [h, g, h]`, `bias [g, h]`,
@@ -36,8 +36,9 @@ def table(config: ModelConfig, vocab_size: int) -> Table:
     cell, hidden = cell_named(config.cell), config.hidden_size
     width, groups = config.embedding_size, {}
     if width is not None:
-        # Its width splits, since the number of symbols is rarely divisible.
-        initial = jax.nn.initializers.normal(1.0)
+        # Its width splits, since the number of symbols is rarely divisible. As a head it
+        # sums over its width.
+        initial = jax.nn.initializers.normal(width**-0.5 if config.tied else 1.0)
         embedding = Parameter((vocab_size, width), initial, "table", None, inputs=-1)
         groups["embedding"] = {"table": embedding}
     groups["first"] = cell.parameters(config, width or vocab_size, width is None)
@@ -51,6 +52,8 @@ def table(config: ModelConfig, vocab_size: int) -> Table:
         "kernel": Parameter((hidden, vocab_size), kernel, "operand", inputs=-2),
         "bias": Parameter((vocab_size,), bias, "vector"),
     }
+    if config.tied:
+        del groups["head"]["kernel"]
     return groups
 
 

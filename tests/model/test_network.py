@@ -98,17 +98,20 @@ def by_the_equations(config, params, ids, carry):
     logits = np.zeros((*ids.shape, VOCAB))
     for row, text in enumerate(ids):
         for t, symbol in enumerate(text):
-            x = table[symbol]
+            x, total = table[symbol], 0.0
             for k in range(model.num_layers):
                 layer = params["first"]
                 if k > 0:
                     layer = {name: leaf[k - 1] for name, leaf in params["rest"].items()}
                 c = carry.c[k, row] if model.cell == "lstm" else None
-                c, x = cell_step(model.cell, layer, x, c, carry.h[k, row])
-                carry.h[k, row] = x
+                c, h = cell_step(model.cell, layer, x, c, carry.h[k, row])
+                carry.h[k, row] = h
                 if model.cell == "lstm":
                     carry.c[k, row] = c
-            logits[row, t] = x @ params["head"]["kernel"] + params["head"]["bias"]
+                x = x + h if model.residual and k > 0 else h
+                total = total + x if model.sum_layers else x
+            kernel = table.T if model.tied else params["head"]["kernel"]
+            logits[row, t] = total @ kernel + params["head"]["bias"]
     return logits, carry
 
 
@@ -119,6 +122,32 @@ def test_apply_equals_the_equations(cell, layers, embedding):
     actual = run(config, params, ids, carry)
     assert_close(actual, by_the_equations(config, params, ids, carry))
     assert {leaf.dtype for leaf in jax.tree.leaves(actual)} == {jnp.dtype("float32")}
+
+
+@pytest.mark.parametrize(
+    ("cell", "layers", "embedding", "ways"),
+    [
+        ("lstm", 3, None, ["residual"]),
+        ("gru", 2, 5, ["sum_layers"]),
+        ("rnn", 3, HIDDEN, ["tied", "residual", "sum_layers"]),
+        ("lstm", 1, HIDDEN, ["tied", "residual", "sum_layers"]),
+    ],
+)
+def test_ways_around_layers_equal_the_equations(cell, layers, embedding, ways):
+    fields = {f"model.{way}": True for way in ways}
+    config = make_config(cell, layers, embedding, **fields)
+    params, ids, carry = some_params(config), some_ids(), some_carry(config)
+    plain = make_config(cell, layers, embedding)
+    assert (
+        config.model.tied
+        or layers == 1
+        or (run(plain, params, ids, carry)[0] != run(config, params, ids, carry)[0]).any()
+    )
+    assert_close(
+        run(config, params, ids, carry), by_the_equations(config, params, ids, carry)
+    )
+    one_other = apply(config, params, ids, carry, recurrence=Recurrence("scan"))
+    assert_close(one_other, by_the_equations(config, params, ids, carry))
 
 
 @pytest.mark.parametrize(("layers", "embedding"), [(1, None), (2, 5), (3, None)])

@@ -1,4 +1,4 @@
-"""Layers over time, and dropout between them."""
+"""Layers over time, the ways between them, and what is dropped."""
 
 from functools import partial
 
@@ -9,6 +9,7 @@ import pytest
 
 from charjax.model import stack
 from charjax.model.cells import cell_named
+from charjax.model.dropout import Dropout, drop
 from charjax.model.recurrence import scan
 
 
@@ -18,7 +19,7 @@ from charjax.model.recurrence import scan
 )
 def test_drop_has_its_rate_and_the_inverse_scale(rate, dropped):
     x = jnp.full((50, 40, 101), 3.0)
-    y = np.asarray(stack.drop(x, rate, jax.random.key(0)))
+    y = np.asarray(drop(x, rate, jax.random.key(0)))
     expected = dropped / 256
     share = (y == 0).mean()
     assert abs(share - expected) < 5 * (expected * (1 - expected) / y.size) ** 0.5
@@ -33,7 +34,7 @@ def test_drop_has_its_rate_and_the_inverse_scale(rate, dropped):
 def test_at_a_rate_of_zero_nothing_is_dropped():
     x = jax.random.normal(jax.random.key(1), (64, 64))
     for rate in (0.0, jnp.float32(0)):
-        np.testing.assert_array_equal(stack.drop(x, rate, jax.random.key(0)), x)
+        np.testing.assert_array_equal(drop(x, rate, jax.random.key(0)), x)
 
 
 def constant_layers(count, width):
@@ -50,6 +51,15 @@ def constant_layers(count, width):
     return first, rest if count > 1 else None
 
 
+def one_layer(cell, drops, params, inputs, state, number):
+    hidden, state = scan.run(cell, "float32", params, inputs, state)
+    if drops is not None:
+        rate, key = drops
+        dropout = Dropout(key, rate, locked=False, kernels=None, symbols=None)
+        hidden = dropout.of_output(hidden, number)
+    return hidden, state
+
+
 def run_constant(count, dropout, key, steps=20, rows=10, width=32):
     cell = cell_named("rnn")
     carry = cell.initial_state(count, rows, width)
@@ -58,8 +68,8 @@ def run_constant(count, dropout, key, steps=20, rows=10, width=32):
 
     def run(key):
         drops = None if key is None else (dropout, key)
-        layer = partial(scan.run, cell, "float32")
-        return stack.run(layer, *layers, inputs, carry, drops)[0]
+        layer = partial(one_layer, cell, drops)
+        return stack.run(layer, *layers, inputs, carry)[0]
 
     return np.asarray(jax.jit(run)(key))
 
@@ -90,7 +100,7 @@ def test_no_dropout_without_a_key_or_a_rate(dropout, seed):
 def test_the_recurrent_state_is_never_dropped():
     cell, (first, rest) = cell_named("rnn"), constant_layers(2, 8)
     inputs, carry = jnp.zeros((3, 2, 8)), cell.initial_state(1, 2, 8)
-    layer = partial(scan.run, cell, "float32")
-    carry = stack.run(layer, first, None, inputs, carry, (0.9, jax.random.key(0)))[1]
+    layer = partial(one_layer, cell, (0.9, jax.random.key(0)))
+    carry = stack.run(layer, first, None, inputs, carry)[1]
     del rest
     np.testing.assert_allclose(carry.h, np.tanh(1.0), rtol=1e-6)
