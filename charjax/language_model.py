@@ -18,20 +18,18 @@ from charjax.devices import memory
 from charjax.devices import mesh as meshes
 from charjax.devices.backend import computing
 from charjax.errors import InputError, counted
-from charjax.evaluation.evaluate import jitted_step
 from charjax.model.arguments import Count, check_carry
-from charjax.model.network import init, initial_carry, of_network
+from charjax.model.network import init
 from charjax.model.parameters import Params, check
 from charjax.model.recurrence.choose import Recurrence
 from charjax.sampling import writing
-from charjax.sampling.chunks import pieces
+from charjax.sampling.chunks import scored
 from charjax.sampling.settings import Settings, WritingKeywords
 from charjax.sampling.written import Written
 from charjax.storage import saved_model
 from charjax.storage.checkpoints import Checkpoints
 from charjax.storage.record import Record, Standing, versions
 from charjax.storage.record import read as read_record
-from charjax.text.batching import Batch
 from charjax.text.description import TextDescription
 from charjax.text.vocabulary import Vocabulary
 
@@ -67,10 +65,12 @@ class LanguageModel:
     ) -> "LanguageModel":
         """A model of parameters from elsewhere, whose text is not known.
 
-        Without a text it cannot draw a first character, so it needs a prime to write.
+        Without a text it cannot draw a first character, so it needs a prime to write,
+        unless it is one of documents.
 
         Args:
-          config: of it `model`, `train.precision` and `data.vocabulary` matter here.
+          config: of it `model`, `train.precision`, `data.vocabulary` and `data.documents`
+            matter here.
           params: a nested dict of floats of any kind, laid out as those of `init`.
           vocabulary: the symbols behind the ids, such as `Vocabulary.from_text(text)`.
 
@@ -82,6 +82,9 @@ class LanguageModel:
         if vocabulary.kind != config.data.vocabulary:
             kind = config.data.vocabulary
             refuse("data.vocabulary", kind, f"`vocabulary` is one of {vocabulary.kind}")
+        if vocabulary.documents != (config.data.documents != "none"):
+            found = f"`vocabulary` has `documents={vocabulary.documents}`"
+            refuse("data.documents", config.data.documents, found)
         check(config.model, vocabulary.size, jax.tree.map(np.asarray, params))
         params = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), params)
         unknown = np.zeros(vocabulary.size, np.int64)
@@ -188,8 +191,9 @@ class LanguageModel:
         Args:
           prime: text to go on from; without it the first character is drawn from the
             corpus's distribution. Several are written on from in one batch, or in batches
-            that fit the memory.
-          length: characters to add, at most (bytes, for a model of bytes).
+            that fit the memory. For a model of documents it is how one begins.
+          length: characters to add, at most (bytes, for a model of bytes). A document may
+            end before; its end counts as one.
           num_samples: write so many texts after one prime.
           log_probs: return `Written` in place of `str`: the text, the log-probability of
             each new symbol, and why the text ends.
@@ -241,7 +245,7 @@ class LanguageModel:
         """Writes text piece by piece: the prime first, then new text as it is made.
 
         The pieces joined are what `generate` returns for the same arguments. With `length`
-        None there is no end but that of `stop`.
+        None there is no end but that of `stop`, or of a document.
         """
         asked = Settings.of(settings)
         if asked.best_of > 1:
@@ -262,14 +266,16 @@ class LanguageModel:
         """The distribution of the next character (for a model of bytes, the next byte).
 
         Args:
-          text: at least one character.
+          text: at least one character; for a model of documents the beginning of one,
+            which may be empty.
           carry: the state that an earlier `predict` returned, to go on from there.
 
         Returns:
-          Probabilities `[v]` float32 in the order of the vocabulary, and the state to go
-          on with.
+          Probabilities `[v]` float32 in the order of the vocabulary (the end of documents
+          included), and the state to go on with.
         """
-        ids = self.vocabulary.encode(text)
+        vocabulary, anew = self.vocabulary, carry is None
+        ids = writing.beginning(vocabulary, text) if anew else vocabulary.encode(text)
         if len(ids) == 0:
             raise InputError("`text` is empty: predict needs at least one character.")
         if carry is not None:
@@ -281,26 +287,22 @@ class LanguageModel:
     def score(self, text: str, *, on_unknown: OnUnknown = "error") -> np.ndarray:
         """Nats of each character after the first, given all before it: float32 `[n - 1]`.
 
-        For a model of bytes these are the bytes of the text in UTF-8.
+        For a model of bytes these are the bytes of the text in UTF-8. For a model of
+        documents the text is one, of any length, and these are the nats of each character
+        and of the end, given the start: `[n + 1]`.
 
         Raises:
           InputError: fewer than two characters, or unknown ones.
         """
-        ids = self.vocabulary.encode(text, on_unknown)
+        ids = writing.beginning(self.vocabulary, text, on_unknown)
+        if self.vocabulary.end is not None:
+            ids = np.append(ids, self.vocabulary.end)
         if len(ids) < 2:
             raise InputError(
                 f"`text` has {counted(len(ids), self.vocabulary.kind)}: score needs at "
                 "least 2, since the first only serves as context."
             )
-        config, carry, nats = of_network(self.config), initial_carry(self.config, 1), []
-        inputs, targets = pieces([ids[:-1]]), pieces([ids[1:]])
-        for (piece, counts), (target, _) in zip(inputs, targets, strict=True):
-            mask = np.arange(piece.shape[1]) < counts[:, None]
-            batch = Batch(piece, target, mask, np.zeros((1, 1), bool))
-            recurrence = self._recurrence(*piece.shape)
-            carry, piece_nats = jitted_step(config, self.params, carry, batch, recurrence)
-            nats.append(np.asarray(piece_nats)[0, : counts[0]])
-        return np.concatenate(nats)
+        return scored(self.config, self.params, ids, self._recurrence)
 
     def _recurrence(self, rows: int, steps: int) -> Recurrence:
         """What suits the devices that the parameters lie on."""

@@ -8,14 +8,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jaxtyping import Float32, Integer
 
 from charjax.config.schema import Config
-from charjax.model.network import of_network
+from charjax.evaluation.evaluate import jitted_step
+from charjax.model.network import initial_carry, of_network
 from charjax.model.parameters import Params
 from charjax.model.recurrence.choose import Recurrence
 from charjax.sampling import draw as sampling
 from charjax.sampling.limits import Limits
 from charjax.sampling.options import SamplingOptions
+from charjax.sampling.past import EXHAUSTED, LENGTH
+from charjax.text.batching import Batch
 
 # Characters drawn between two looks at the host: long enough that the device is never
 # idle, short enough that text appears as it is made.
@@ -54,6 +58,24 @@ def read(
     return state
 
 
+def scored(
+    config: Config,
+    params: Params,
+    ids: Integer[np.ndarray, " symbols"],
+    recurrence: Callable[[int, int], Recurrence],
+) -> Float32[np.ndarray, " scored"]:
+    """Nats of each id after the first, `[n - 1]`."""
+    carry, nats = initial_carry(config, 1), []
+    inputs, targets = pieces([ids[:-1]]), pieces([ids[1:]])
+    for (piece, counts), (target, _) in zip(inputs, targets, strict=True):
+        mask = np.arange(piece.shape[1]) < counts[:, None]
+        batch = Batch(piece, target, mask, np.zeros((1, 1), bool))
+        suitable = recurrence(*piece.shape)
+        carry, each = jitted_step(of_network(config), params, carry, batch, suitable)
+        nats.append(np.asarray(each)[0, : counts[0]])
+    return np.concatenate(nats)
+
+
 @jax.jit
 def _where(rows: Array, one: Any, other: Any) -> Any:
     """The first state in the given rows, the other elsewhere."""
@@ -69,7 +91,7 @@ class Chunk:
     """Some characters of each row."""
 
     drawn: sampling.Drawn
-    """Arrays `[rows, <= CHUNK]`."""
+    """NumPy arrays `[rows, <= CHUNK]`."""
 
     ended: np.ndarray | None
     """Why each row has ended by now, as `past.ENDS` has it; None where none can."""
@@ -119,8 +141,15 @@ def drawn(
 
 
 def _chunk(made: Any, ended: Array | None, left: int | None) -> Chunk:
-    arrays = jax.tree.map(lambda leaf: np.asarray(leaf)[:, :left], made)
-    return Chunk(arrays, None if ended is None else np.asarray(ended))
+    """The first `left` characters that were made, and what has ended by them."""
+    arrays = jax.tree.map(np.asarray, made)
+    ended = None if ended is None else np.asarray(ended)
+    if left is not None and left < CHUNK and ended is not None:
+        # The last character of a text is drawn; what comes after it, or in place of one
+        # where nothing is left, is -1.
+        last = arrays.ids[:, left - 1], arrays.ids[:, left]
+        ended = np.where(np.where(ended == EXHAUSTED, *last) < 0, ended, LENGTH)
+    return Chunk(jax.tree.map(lambda leaf: leaf[:, :left], arrays), ended)
 
 
 def _placed(state: sampling.SamplingState, params: Params) -> sampling.SamplingState:

@@ -38,7 +38,8 @@ class Limits(NamedTuple):
 
 
 def limits_of(options: SamplingOptions, vocabulary: Vocabulary) -> Limits:
-    """The limits that options set to texts of a vocabulary.
+    """The limits that options set to texts of a vocabulary. The symbol that starts a
+    document is never drawn, and the one that ends it may be, whatever is banned.
 
     Raises:
       InputError: no symbol is left to draw, a character that one symbol cannot stand for,
@@ -49,7 +50,7 @@ def limits_of(options: SamplingOptions, vocabulary: Vocabulary) -> Limits:
     """
     allowed = None
     if options.allow is not None or options.ban is not None:
-        allowed = np.ones(vocabulary.size, bool)
+        allowed = np.arange(vocabulary.size) < len(_symbols(vocabulary))
         if options.allow is not None:
             allowed = _members("allow", options.allow, vocabulary)
         if options.ban is not None:
@@ -60,17 +61,21 @@ def limits_of(options: SamplingOptions, vocabulary: Vocabulary) -> Limits:
                 *(f"`{name}`", getattr(options, name)),
                 "no symbol of the vocabulary is left to draw; ban fewer or allow more",
             )
-    return Limits(allowed, _stops(options.stop, vocabulary))
+    if vocabulary.documents:
+        allowed = np.ones(vocabulary.size, bool) if allowed is None else allowed
+        allowed[[vocabulary.start, vocabulary.end]] = False, True
+    return Limits(allowed, _stops(options.stop, vocabulary), vocabulary.end)
 
 
 def _members(
     name: str, given: str | tuple[str, ...], vocabulary: Vocabulary
 ) -> Bool[np.ndarray, "vocab"]:
-    found = np.zeros(vocabulary.size, bool)
     symbols = _symbols(vocabulary)
+    found = np.zeros(vocabulary.size, bool)
+    of_text = found[: len(symbols)]
     for each in (given,) if isinstance(given, str) else given:
         if each in CLASSES:
-            found |= np.array([CLASSES[each](symbol) for symbol in symbols], bool)
+            of_text |= np.array([CLASSES[each](symbol) for symbol in symbols], bool)
             continue
         if vocabulary.kind == "bytes" and not each.isascii():
             refuse(
@@ -78,12 +83,13 @@ def _members(
                 "a model of bytes draws one byte at a time, and these characters take "
                 "several; give ASCII characters or a class",
             )
-        found |= np.array([symbol in each and symbol != "" for symbol in symbols], bool)
+        of_text |= np.array([symbol in each and symbol != "" for symbol in symbols], bool)
     return found
 
 
 def _symbols(vocabulary: Vocabulary) -> list[str]:
-    """The characters; of bytes those that are one by themselves, and nothing else."""
+    """The characters of each symbol of the text; of bytes those that are one by themselves,
+    and nothing else."""
     if vocabulary.kind == "characters":
         return list(vocabulary.symbols)
     return [chr(byte) if byte < 128 else "" for byte in range(256)]

@@ -8,8 +8,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import UInt
 
 from charjax.config.checks import refuse
+from charjax.config.data import OnUnknown
 from charjax.config.schema import Config
 from charjax.devices import memory
 from charjax.devices.backend import computing
@@ -194,10 +196,24 @@ def written(
     )
 
 
+def beginning(
+    vocabulary: Vocabulary, text: str, on_unknown: OnUnknown = "error"
+) -> UInt[np.ndarray, " symbols"]:
+    """The ids that a text begins with, a document with its start symbol.
+
+    >>> beginning(Vocabulary("characters", "ab", documents=True), "ba").tolist()
+    [2, 1, 0]
+    """
+    ids = vocabulary.encode(text, on_unknown)
+    if vocabulary.start is None:
+        return ids
+    return np.concatenate([[vocabulary.start], ids]).astype(vocabulary.id_dtype)
+
+
 def _encoded(model: Trained, prime: str, settings: Settings) -> tuple[str, np.ndarray]:
-    """The prime and its ids, without what is to be skipped."""
+    """The prime and the ids to read, without what is to be skipped."""
     vocabulary, skipping = model.text.vocabulary, settings.on_unknown == "skip"
-    ids = vocabulary.encode(prime, settings.on_unknown)
+    ids = beginning(vocabulary, prime, settings.on_unknown)
     return vocabulary.decode(ids) if skipping else prime, ids
 
 

@@ -8,7 +8,9 @@ from jaxtyping import Float32
 
 @dataclass(frozen=True)
 class Written:
-    """A text that a model has written, and what it thought of each character."""
+    """A text that a model has written, and what it thought of each new symbol: of each
+    character (of a model of bytes each byte), and of the end of a document where it ended
+    one."""
 
     prompt: str
     text: str

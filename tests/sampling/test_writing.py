@@ -48,6 +48,18 @@ def test_a_stop_string_may_begin_in_the_prime_but_not_end_there(model):
     assert len(model.generate("ab", 50, seed=3, stop="ab")) > 2
 
 
+def test_what_would_end_a_text_after_its_length_does_not_end_it(model):
+    whole = model.generate("ab", 40, seed=3)
+    stop, place = whole[30], whole.index(whole[30], 2)
+    for length, why in [(place - 2, "length"), (place - 1, "stop"), (place, "stop")]:
+        written = model.generate("ab", length, seed=3, stop=stop, log_probs=True)
+        assert (written.ended, written.text) == (why, whole[: 2 + length][: place + 1])
+    # Of eleven symbols one is in the prime.
+    for length, why in [(9, "length"), (10, "length"), (11, "exhausted")]:
+        written = model.generate("a", length, no_repeat=1, log_probs=True)
+        assert (written.ended, len(written.text)) == (why, 1 + min(length, 10))
+
+
 def test_stop_strings_are_ignored_before_the_least_length(model):
     whole = model.generate("ab", 300, seed=3)
     stop = whole[40]
