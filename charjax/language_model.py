@@ -32,6 +32,7 @@ from charjax.storage.record import Record, Standing, versions
 from charjax.storage.record import read as read_record
 from charjax.text.description import TextDescription
 from charjax.text.vocabulary import Vocabulary
+from charjax.text.watch import Watch, silent
 
 
 @dataclass(frozen=True, eq=False)
@@ -218,13 +219,18 @@ class LanguageModel:
         length: int = 1000,
         *,
         num_samples: int | None = None,
+        watch: Watch = silent,
         **settings: Unpack[WritingKeywords],
     ) -> Iterator[Written]:
-        """What `generate(log_probs=True)` returns, one by one as each batch is done."""
-        return self._written(prime, length, num_samples, settings, True)
+        """What `generate(log_probs=True)` returns, one by one as each batch is done.
+
+        `watch("writing", done, total)` is called on the way, in characters; there may be
+        fewer, where texts end.
+        """
+        return self._written(prime, length, num_samples, settings, True, watch)
 
     def _written(
-        self, prime: Any, length: Any, num_samples: Any, keywords: Any, log_probs: bool
+        self, prime: Any, length: Any, num_samples: Any, keywords: Any, *rest: Any
     ) -> Iterator[Written]:
         samples = 1 if num_samples is None else checked("`num_samples`", num_samples, Count)
         length = checked("`length`", length, Annotated[int, AtLeast(0)])
@@ -234,7 +240,7 @@ class LanguageModel:
                 f"`num_samples` is {samples}: with several primes there is one text for "
                 "each; name a prime as often as you want texts of it."
             )
-        return writing.written(self._trained, primes, length, samples, settings, log_probs)
+        return writing.written(self._trained, primes, length, samples, settings, *rest)
 
     def stream(
         self,

@@ -45,13 +45,13 @@ def run(options: Options, _: Signals) -> int:
 
 
 def _facts(workdir: Path, found: dict[str, Any]) -> list[str]:
-    best, vocabulary = found["best"], found["vocabulary"]
+    best = found["best"]
     loss = best and f"validation {best['loss']:.4f} {best['unit']}"
     versions = (f"{name} {number}" for name, number in found["versions"].items())
     return [
         f"{workdir}: step {found['step']:,} of those on disk: {found['steps']}",
         f"parameters: {found['parameters']:,}",
-        f"vocabulary: {vocabulary['size']:,} {vocabulary['kind']}",
+        f"vocabulary: {_symbols(**found['vocabulary'])}",
         *([f"best: step {best['step']:,}, {loss}"] if best else []),
         f"digest: {found['digest']}",
         f"written with: {', '.join(versions)}",
@@ -61,6 +61,12 @@ def _facts(workdir: Path, found: dict[str, Any]) -> list[str]:
             if value is not None or name not in SETTLED_BY_RUNS
         ),
     ]
+
+
+def _symbols(kind: str, size: int, documents: bool = False) -> str:
+    if not documents:
+        return f"{size:,} {kind}"
+    return f"{size:,} symbols: {size - 2:,} {kind}, start and end of documents"
 
 
 def _placement(rows: list[dict[str, Any]]) -> list[str]:

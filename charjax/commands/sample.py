@@ -1,10 +1,11 @@
 """`charjax sample` and `sample.py`: text written by a trained model."""
 
+import contextlib
 import dataclasses
 import json
 import re
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -16,11 +17,14 @@ from charjax.commands.of_run import OfRun, Switch
 from charjax.commands.signals import Signals
 from charjax.config.data import OnUnknown
 from charjax.errors import InputError
+from charjax.reporting import progress
+from charjax.reporting.samples import laid_out
 from charjax.sampling.options import SamplingOptions
 from charjax.text.sources import is_stream
 
 if TYPE_CHECKING:
     # It brings NumPy, which help and wrong options do not wait for.
+    from charjax.language_model import LanguageModel
     from charjax.sampling.written import Written
 
 
@@ -67,41 +71,51 @@ EXAMPLES = (
 )
 
 
-RULE = f"\n\n{'-' * 40}\n"
-"""Between two texts."""
-
-
 def run(options: Options, _: Signals) -> int:
     """Prints text that the model writes."""
+    from charjax.sampling.writing import check_known
+
     prompts = _prompts(options, options.prompts) if options.prompts else None
     prime = _prime(options)
     model = charjax.load(options.directory(), options.step)
-    for number, prompt in enumerate(prompts or (), 1):
-        try:
-            model.vocabulary.encode(prompt, options.on_unknown)
-        except InputError as error:
-            raise InputError(f"--prompts, line {number}: {error}") from None
+    if prompts is not None and options.on_unknown == "error":
+        check_known(model.vocabulary, prompts, lambda k: f"--prompts, line {k + 1}")
     settings: dict[str, Any] = {
         "seed": options.seed,
         "on_unknown": options.on_unknown,
         "options": _unescaped(options.options),
         "best_of": options.best_of,
     }
-    written: Iterable[Written]
-    if prompts is not None:
-        written = model.each(prompts, options.length, **settings)
-    elif options.json or options.best_of > 1 or options.num_samples != 1:
-        samples = options.num_samples
-        written = model.each(prime, options.length, num_samples=samples, **settings)
-    else:
-        for piece in model.stream(prime, options.length, **settings):
+    pieces: Iterable[str]
+    with contextlib.ExitStack() as shown:
+        watch = shown.enter_context(progress.writing())
+        several = options.json or options.best_of > 1 or options.num_samples != 1
+        if prompts is not None:
+            written = model.each(prompts, options.length, watch=watch, **settings)
+            pieces = _pieces(written, options, model)
+        elif several:
+            settings |= {"num_samples": options.num_samples, "watch": watch}
+            written = model.each(prime, options.length, **settings)
+            pieces = _pieces(written, options, model)
+        else:
+            pieces = model.stream(prime, options.length, **settings)
+        for piece in pieces:
+            if sys.stdout.isatty():
+                # Where texts appear a bar would be drawn over them.
+                shown.close()
             _write(piece)
-        written = ()
-    for number, each in enumerate(written):
-        _write(_line(each) if options.json else f"{RULE if number else ''}{each.text}")
-    if sys.stdout.isatty() and not options.json:
+    if not options.json and (sys.stdout.isatty() or model.vocabulary.documents):
         _write("\n")
     return 0
+
+
+def _pieces(
+    written: "Iterable[Written]", options: Options, model: "LanguageModel"
+) -> Iterator[str]:
+    """The texts as they are printed."""
+    if options.json:
+        return map(_line, written)
+    return laid_out((each.text for each in written), model.vocabulary.documents)
 
 
 def _line(written: "Written") -> str:

@@ -7,7 +7,7 @@ import contextlib
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from charjax.reporting.display import Display
 from charjax.reporting.lines import Lines
@@ -45,12 +45,22 @@ def progress(total: int, *, unit: str = "char", quiet: bool = False) -> Iterator
         yield Progress(display, total, unit)
 
 
-@contextlib.contextmanager
-def reading(quiet: bool = False) -> Iterator[Watch]:
+def reading(quiet: bool = False) -> contextlib.AbstractContextManager[Watch]:
     """Shows the reading of large files; nothing at all if `quiet`.
 
     Not in the first two seconds, so that small files are read in silence.
     """
+    return _watching(_in_bytes, quiet)
+
+
+def writing() -> contextlib.AbstractContextManager[Watch]:
+    """Shows the writing of many texts, on a terminal only, and not in the first two
+    seconds."""
+    return _watching(_in_characters, not _on_terminal())
+
+
+@contextlib.contextmanager
+def _watching(far: Callable[[str, int, int], str], quiet: bool) -> Iterator[Watch]:
     began, shown, message = time.monotonic(), None, ""
     times: dict[str, _Times] = {}
 
@@ -64,23 +74,34 @@ def reading(quiet: bool = False) -> Iterator[Watch]:
             if shown is None:
                 shown = stack.enter_context(_suitable(passing=True))
             if total:
-                size, unit = (1e9, "GB") if total >= 1e9 else (1e6, "MB")
-                far = f"{what}: {done / size:.1f} of {total / size:.1f} {unit}"
-                shown.draw(done / total, far, time_left.after(done))
+                shown.draw(done / total, far(what, done, total), time_left.after(done))
             elif what != message:
                 message = what
                 shown.message(what)
 
         yield watch
+        # Whoever works on is no longer shown.
+        quiet = True
+
+
+def _in_bytes(what: str, done: int, total: int) -> str:
+    size, unit = (1e9, "GB") if total >= 1e9 else (1e6, "MB")
+    return f"{what}: {done / size:.1f} of {total / size:.1f} {unit}"
+
+
+def _in_characters(what: str, done: int, total: int) -> str:
+    return f"{what}: {done:,} of {total:,} characters"
 
 
 def _suitable(passing: bool = False) -> Display:
     """The display that suits standard error; what is `passing` is shown sparingly."""
     if getattr(shell(), "kernel", None) is not None:
         return Notebook()
-    if sys.stderr.isatty() and os.environ.get("TERM") != "dumb":
-        return Terminal(passing)
-    return Lines(apart=10 if passing else 2)
+    return Terminal(passing) if _on_terminal() else Lines(apart=10 if passing else 2)
+
+
+def _on_terminal() -> bool:
+    return sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
 
 
 class _Times:

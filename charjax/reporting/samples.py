@@ -1,11 +1,32 @@
-"""samples.txt: the text a run wrote on the way, under the steps it wrote it at."""
+"""Texts as they are shown, and samples.txt: what a run wrote on the way, under the steps
+it wrote it at."""
 
 import re
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from charjax.storage.atomic import replacing
 
+RULE = f"\n\n{'-' * 40}\n"
+"""Between two texts."""
+
 _HEADING = re.compile(rb"^--- step (\d{1,18}) ---$", re.MULTILINE)
+
+
+def laid_out(texts: Iterable[str], documents: bool = False) -> Iterator[str]:
+    """Texts one after the other as they are shown, piece by piece, with a rule between
+    two. Documents are one a line, with a rule where one of the two has line ends.
+
+    >>> print("".join(laid_out(["Ada", "Grace"], documents=True)))
+    Ada
+    Grace
+    """
+    before = None
+    for text in texts:
+        if before is not None:
+            yield RULE if not documents or "\n" in before + text else "\n"
+        yield text
+        before = text
 
 
 def append(path: Path, step: int, text: str) -> None:

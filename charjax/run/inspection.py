@@ -14,6 +14,7 @@ from charjax.storage.checkpoints import Checkpoints
 from charjax.storage.digest import digest, named_leaves
 from charjax.storage.record import read
 from charjax.storage.saved_model import reading
+from charjax.text.vocabulary import Vocabulary
 from charjax.training.state import ITEMS
 
 
@@ -22,9 +23,9 @@ def inspect_run(workdir: str | Path, step: str | int = "latest") -> dict[str, An
     """What a run directory, or a saved model, holds, as JSON values.
 
     `step`, `steps` on disk, `parameters` (their count), `config`, `vocabulary` (kind and
-    size), `best` (step, loss and its unit, or None), `versions` that wrote it,
-    and `digest`, a SHA-256 over params, opt_state and carry: equal digests are equal
-    states.
+    size, and `documents` where start and end of documents count), `best` (step, loss and
+    its unit, or None), `versions` that wrote it, and `digest`, a SHA-256 over params,
+    opt_state and carry: equal digests are equal states.
 
     Args:
       workdir: a run's directory, or a model that was saved.
@@ -44,7 +45,6 @@ def _shapes(checkpoints: Checkpoints, step: int) -> dict[str, Any]:
 
 def _facts(checkpoints: Checkpoints, step: int) -> dict[str, Any]:
     record = read(checkpoints, step)
-    vocabulary = record.text.vocabulary
     targets = _shapes(checkpoints, step)
     state = checkpoints.restore(step, targets)
     best = checkpoints.best()
@@ -55,11 +55,16 @@ def _facts(checkpoints: Checkpoints, step: int) -> dict[str, Any]:
         "steps": checkpoints.steps(),
         "parameters": sum(leaf.size for leaf in jax.tree.leaves(state["params"])),
         "config": to_dict(record.config),
-        "vocabulary": {"kind": vocabulary.kind, "size": vocabulary.size},
+        "vocabulary": _symbols(record.text.vocabulary),
         "best": None if best is None else {"step": best, "loss": loss, "unit": unit},
         "versions": record.versions,
         "digest": digest(state),
     }
+
+
+def _symbols(vocabulary: Vocabulary) -> dict[str, Any]:
+    found = {"kind": vocabulary.kind, "size": vocabulary.size}
+    return {**found, "documents": True} if vocabulary.documents else found
 
 
 @computing()

@@ -13,6 +13,7 @@ from charjax.evaluation.evaluate import evaluate
 from charjax.evaluation.units import bits, of_loss, unit
 from charjax.language_model import LanguageModel
 from charjax.reporting.report import Report
+from charjax.reporting.samples import laid_out
 from charjax.run.directory import take_place
 from charjax.run.plan import Plan
 from charjax.run.start import items
@@ -22,8 +23,9 @@ from charjax.storage.saver import Saver
 from charjax.text.corpus import Corpus
 from charjax.training.state import TrainState
 
-# Symbols of the samples that training shows.
+# Symbols of the samples that training shows; of documents at most so many.
 SAMPLE_LENGTH = 300
+SAMPLE_DOCUMENTS = 10
 # So many in a row end the run.
 FAILED_SAVES = 3
 
@@ -108,8 +110,18 @@ def sample(run: Run, state: TrainState) -> None:
     """Shows and keeps a text that the model writes."""
     model = run.model(state)
     if processes.is_first():
-        text = model.generate("", SAMPLE_LENGTH, seed=model.step % 2**32)
-        run.report.sample(model.step, text)
+        run.report.sample(model.step, _sample(model))
+
+
+def _sample(model: LanguageModel) -> str:
+    seed, documents = model.step % 2**32, model.vocabulary.documents
+    if not documents:
+        return model.generate("", SAMPLE_LENGTH, seed=seed)
+    texts = model.generate("", SAMPLE_LENGTH, num_samples=SAMPLE_DOCUMENTS, seed=seed)
+    # As many as one sample of a whole text is long; the first is no longer.
+    ends = np.cumsum([len(text) for text in texts])
+    fitting = (text for text, end in zip(texts, ends, strict=True) if end <= SAMPLE_LENGTH)
+    return "".join(laid_out(fitting, documents))
 
 
 def save(run: Run, state: TrainState, standing: Standing, loss: float | None) -> None:

@@ -143,13 +143,13 @@ def drawn(
 def _chunk(made: Any, ended: Array | None, left: int | None) -> Chunk:
     """The first `left` characters that were made, and what has ended by them."""
     arrays = jax.tree.map(np.asarray, made)
-    ended = None if ended is None else np.asarray(ended)
-    if left is not None and left < CHUNK and ended is not None:
+    why = None if ended is None else np.asarray(ended)
+    if left is not None and left < CHUNK and why is not None:
         # The last character of a text is drawn; what comes after it, or in place of one
         # where nothing is left, is -1.
         last = arrays.ids[:, left - 1], arrays.ids[:, left]
-        ended = np.where(np.where(ended == EXHAUSTED, *last) < 0, ended, LENGTH)
-    return Chunk(jax.tree.map(lambda leaf: leaf[:, :left], arrays), ended)
+        why = np.where(np.where(why == EXHAUSTED, *last) < 0, why, LENGTH)
+    return Chunk(jax.tree.map(lambda leaf: leaf[:, :left], arrays), why)
 
 
 def _placed(state: sampling.SamplingState, params: Params) -> sampling.SamplingState:

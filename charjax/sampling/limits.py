@@ -48,9 +48,9 @@ def limits_of(options: SamplingOptions, vocabulary: Vocabulary) -> Limits:
     >>> limits_of(SamplingOptions(ban="letters"), Vocabulary.from_text("a1b")).allowed
     array([ True, False, False])
     """
-    allowed = None
+    allowed, of_text = None, len(_symbols(vocabulary))
     if options.allow is not None or options.ban is not None:
-        allowed = np.arange(vocabulary.size) < len(_symbols(vocabulary))
+        allowed = np.ones(of_text, bool)
         if options.allow is not None:
             allowed = _members("allow", options.allow, vocabulary)
         if options.ban is not None:
@@ -62,20 +62,20 @@ def limits_of(options: SamplingOptions, vocabulary: Vocabulary) -> Limits:
                 "no symbol of the vocabulary is left to draw; ban fewer or allow more",
             )
     if vocabulary.documents:
-        allowed = np.ones(vocabulary.size, bool) if allowed is None else allowed
-        allowed[[vocabulary.start, vocabulary.end]] = False, True
+        allowed = np.ones(of_text, bool) if allowed is None else allowed
+        allowed = np.append(allowed, [False, True])
     return Limits(allowed, _stops(options.stop, vocabulary), vocabulary.end)
 
 
 def _members(
     name: str, given: str | tuple[str, ...], vocabulary: Vocabulary
-) -> Bool[np.ndarray, "vocab"]:
+) -> Bool[np.ndarray, " symbols"]:
+    """Which of the symbols of the text are among some characters."""
     symbols = _symbols(vocabulary)
-    found = np.zeros(vocabulary.size, bool)
-    of_text = found[: len(symbols)]
+    found = np.zeros(len(symbols), bool)
     for each in (given,) if isinstance(given, str) else given:
         if each in CLASSES:
-            of_text |= np.array([CLASSES[each](symbol) for symbol in symbols], bool)
+            found |= np.array([CLASSES[each](symbol) for symbol in symbols], bool)
             continue
         if vocabulary.kind == "bytes" and not each.isascii():
             refuse(
@@ -83,13 +83,13 @@ def _members(
                 "a model of bytes draws one byte at a time, and these characters take "
                 "several; give ASCII characters or a class",
             )
-        of_text |= np.array([symbol in each and symbol != "" for symbol in symbols], bool)
+        found |= np.array([symbol in each and symbol != "" for symbol in symbols], bool)
     return found
 
 
 def _symbols(vocabulary: Vocabulary) -> list[str]:
-    """The characters of each symbol of the text; of bytes those that are one by themselves,
-    and nothing else."""
+    """What each symbol of the text is as a character; of bytes those that are one by
+    themselves, and nothing else."""
     if vocabulary.kind == "characters":
         return list(vocabulary.symbols)
     return [chr(byte) if byte < 128 else "" for byte in range(256)]

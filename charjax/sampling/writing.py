@@ -25,7 +25,8 @@ from charjax.sampling.past import ENDS, past_of, remembered
 from charjax.sampling.settings import Settings
 from charjax.sampling.written import Written
 from charjax.text.description import TextDescription
-from charjax.text.vocabulary import Vocabulary
+from charjax.text.vocabulary import Vocabulary, describe_unknown
+from charjax.text.watch import Watch, silent
 
 # Of each id that options look back at: the id, its neighbours in the next text, and where
 # it is marked.
@@ -169,14 +170,18 @@ def written(
     samples: int,
     settings: Settings,
     log_probs: bool,
+    watch: Watch = silent,
 ) -> Iterator[Written]:
     """What is written behind each prime, `samples` texts for each, batch by batch: rows of
     one prime in one batch, several primes in batches that fit the memory, of equal size."""
+    if len(primes) > 1 and settings.on_unknown == "error":
+        check_known(model.text.vocabulary, primes, "`prime[{}]`".format)
     encoded = [_encoded(model, prime, settings) for prime in primes]
     of, limit = settings.best_of, memory.of_device(jax.local_devices()[0])
     longest = max(len(ids) for _, ids in encoded)
     size = max(1, rows_at_once(model, longest, length, limit) // of)
     size = min(size, 1 << (len(primes) - 1).bit_length())
+    whole = len(primes) * samples * of * length
 
     def batch(first: int) -> tuple[list[str], Iterator[Chunk]]:
         part = encoded[first : first + size]
@@ -186,7 +191,9 @@ def written(
             log_probs=log_probs or of > 1,
             padding=size - len(part) if len(primes) > 1 else 0,
         )
-        return [prompt for prompt, _ in part for _ in range(samples * of)], made
+        prompts = [prompt for prompt, _ in part for _ in range(samples * of)]
+        before = first * samples * of * length
+        return prompts, _watched(made, len(prompts), before, whole, watch)
 
     vocabulary, batches = model.text.vocabulary, range(0, len(primes), size)
     # The first by itself, so that what it refuses is refused at once.
@@ -208,6 +215,34 @@ def beginning(
     if vocabulary.start is None:
         return ids
     return np.concatenate([[vocabulary.start], ids]).astype(vocabulary.id_dtype)
+
+
+def _watched(
+    chunks: Iterator[Chunk], rows: int, before: int, whole: int, watch: Watch
+) -> Iterator[Chunk]:
+    """The chunks, and how many characters of how many are there told with each."""
+    for chunk in chunks:
+        before += rows * chunk.drawn.ids.shape[1]
+        watch("writing", before, whole)
+        yield chunk
+
+
+def check_known(
+    vocabulary: Vocabulary, texts: Sequence[str], name: Callable[[int], str]
+) -> None:
+    """Raises InputError where texts have unknown characters, with the name of each."""
+    if vocabulary.kind == "bytes":
+        return
+    known, found = set(vocabulary.symbols), []
+    for place, text in enumerate(texts):
+        if unknown := sorted(map(ord, set(text) - known)):
+            found.append(f"{name(place)}: {describe_unknown(unknown)}")
+    if found:
+        more = f"; and so in {len(found) - 10} more" if len(found) > 10 else ""
+        raise InputError(
+            f"{'; '.join(found[:10])}{more}: take them out, or leave them out with "
+            "`on_unknown='skip'`."
+        )
 
 
 def _encoded(model: Trained, prime: str, settings: Settings) -> tuple[str, np.ndarray]:

@@ -1,10 +1,10 @@
-"""How far the reading of a large file is, told to whoever shows it."""
+"""How far long work is, told to whoever shows it."""
 
 from collections.abc import Callable
 
 Watch = Callable[[str, int, int], None]
-"""Called with what is being done, and how many bytes of how many are done; the latter is 0
-where it is not known."""
+"""Called with what is being done, and how many bytes (of texts that are written,
+characters) of how many are done; the latter is 0 where it is not known."""
 
 
 def silent(what: str, done: int, total: int) -> None:

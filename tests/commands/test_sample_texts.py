@@ -5,7 +5,10 @@ import json
 import pytest
 
 import charjax
+from charjax import Vocabulary
 from charjax.commands.cli import main
+from charjax.reporting.samples import laid_out
+from tests.untrained import untrained
 
 
 @pytest.fixture(scope="module")
@@ -25,6 +28,39 @@ def run(tmp_path_factory):
     text = "one two\tthree.\nfour five 6 seven!\n" * 40
     charjax.fit(config, workdir=workdir, text=text)
     return str(workdir)
+
+
+@pytest.fixture(scope="module")
+def names(tmp_path_factory):
+    """A saved model of documents."""
+    path = tmp_path_factory.mktemp("documents") / "names"
+    untrained(Vocabulary("characters", "abcd", documents=True)).save(path)
+    return str(path)
+
+
+def test_documents_are_one_a_line(names, capsysbinary):
+    printed = sampled(capsysbinary, names, "--num-samples", "50")
+    expected = charjax.load(names).generate(num_samples=50)
+    assert printed == "".join(name + "\n" for name in expected)
+    one = sampled(capsysbinary, names, "--prime", "ab")
+    assert one == charjax.load(names).generate("ab") + "\n"
+    lines = sampled(capsysbinary, names, "--num-samples", "50", "--json").splitlines()
+    found = [json.loads(line) for line in lines]
+    assert [each["text"] for each in found] == expected
+    assert {each["ended"] for each in found} == {"end"}
+
+
+def test_a_rule_stands_between_documents_only_where_one_has_line_ends():
+    rule = f"\n\n{'-' * 40}\n"
+    shown = "".join(laid_out(["a", "b", "c\nd", "", "e"], documents=True))
+    assert shown == f"a\nb{rule}c\nd{rule}\ne"
+    assert "".join(laid_out(["a", "b"])) == f"a{rule}b"
+
+
+def test_inspecting_shows_that_a_vocabulary_is_of_documents(names, capsys):
+    assert main(["inspect", "--workdir", names]) == 0
+    shown = "vocabulary: 6 symbols: 4 characters, start and end of documents\n"
+    assert shown in capsys.readouterr().out
 
 
 def sampled(capsysbinary, run, *arguments):
@@ -67,7 +103,12 @@ def test_text_in_options_knows_escapes(run, capsysbinary):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--prompts", "{prompts}"], "--prompts, line 2: "),
+        (
+            ["--prompts", "{prompts}"],
+            "--prompts, line 2: 1 character is not in the vocabulary: 'Ω' (U+03A9); "
+            "--prompts, line 4: 2 characters are not in the vocabulary: '?' (U+003F), 'β' "
+            "(U+03B2): take them out, or leave them out with --on-unknown skip.\n",
+        ),
         (["--prompts", "{prompts}", "--prime", "x"], "--prompts and --prime are both"),
         (["--prompts", "{prompts}", "--num-samples", "2"], "--num-samples is 2"),
         (["--prompts", "missing.txt"], "--prompts is missing.txt: No such file"),
@@ -83,7 +124,8 @@ def test_text_in_options_knows_escapes(run, capsysbinary):
     ],
 )
 def test_what_means_nothing_is_refused(run, tmp_path, capsys, arguments, message):
-    (tmp_path / "prompts.txt").write_text("one\nΩmega\n", "utf-8")
+    (tmp_path / "prompts.txt").write_text("one\nΩΩ\ntwo\nβ?\n", "utf-8")
     arguments = [each.format(prompts=tmp_path / "prompts.txt") for each in arguments]
     assert main(["sample", "--workdir", run, *arguments]) == 2
-    assert f"error: {message}" in capsys.readouterr().err
+    out, err = capsys.readouterr()
+    assert f"error: {message}" in err and out == ""

@@ -1,26 +1,12 @@
 """Documents written, predicted and scored: a symbol starts and another ends them."""
 
-import jax
 import numpy as np
 import pytest
 
 import charjax
-from charjax import Config, InputError, LanguageModel, Vocabulary, init
+from charjax import InputError, LanguageModel, Vocabulary
 from charjax.sampling.chunks import CHUNK
-
-NAMES = Config().replace(
-    **{"model.hidden_size": 8, "model.num_layers": 2, "data.documents": "lines"}
-)
-
-
-def untrained(vocabulary, *, start=9.0, end=2.0):
-    """A model of random parameters, that would often draw the start, at times the end."""
-    config = NAMES.replace(**{"data.vocabulary": vocabulary.kind})
-    shapes = jax.eval_shape(lambda: init(config, vocabulary.size, jax.random.key(0)))
-    random = np.random.default_rng(0)
-    params = jax.tree.map(lambda leaf: random.normal(size=leaf.shape).astype("f4"), shapes)
-    params["head"]["bias"][[vocabulary.start, vocabulary.end]] = start, end
-    return LanguageModel.from_params(config, params, vocabulary)
+from tests.untrained import TWO_LAYERS, untrained
 
 
 @pytest.fixture(scope="module")
@@ -132,13 +118,15 @@ def test_documents_of_bytes(tmp_path):
     )
     model.save(tmp_path / "saved")
     again = charjax.load(tmp_path / "saved")
+    described = {"kind": "bytes", "size": 258, "documents": True}
+    assert charjax.inspect_run(tmp_path / "saved")["vocabulary"] == described
     assert again.vocabulary == model.vocabulary and again.vocabulary.end == 257
     assert again.generate("é", 50, seed=3) == model.generate("é", 50, seed=3)
 
 
 def test_a_vocabulary_of_documents_is_for_a_model_of_documents(model):
     for documents in (True, False):
-        config = NAMES if not documents else NAMES.replace(**{"data.documents": "none"})
+        config = TWO_LAYERS.replace(**{"data.documents": "none" if documents else "lines"})
         vocabulary = Vocabulary("characters", "ab", documents=documents)
         with pytest.raises(InputError, match=r"data.documents is .*documents="):
             LanguageModel.from_params(config, {}, vocabulary)
