@@ -7,41 +7,17 @@ import jax.numpy as jnp
 import numpy as np
 
 from charjax.config.model import ModelConfig
-from charjax.model.cells import Cell, cell_named, names
-from charjax.model.cells.lstm import LSTMState
-from charjax.model.parameter import layer as usual_layer
+from charjax.model.cells import cell_named, names
+from charjax.model.variants import cell_of
 
 HIDDEN, WIDTH = 4, 5
-
-
-def layer_norm_step(vectors, state, x, h_proj):
-    """A layer-norm LSTM (Ba et al. 2016), whose step reduces over the units of a row."""
-
-    def norm(z, gain):
-        z = z - z.mean(-1, keepdims=True)
-        return gain * z * jax.lax.rsqrt((z * z).mean(-1, keepdims=True) + 1e-5)
-
-    z = norm(x, vectors["gain_x"]) + norm(h_proj, vectors["gain_h"]) + vectors["bias"]
-    i, f, g, o = (z[..., k, :] for k in range(4))
-    c = jax.nn.sigmoid(f) * state.c + jax.nn.sigmoid(i) * jnp.tanh(g)
-    return LSTMState(c, jax.nn.sigmoid(o) * jnp.tanh(c))
-
-
-def layer_norm_parameters(config, width, one_hot):
-    vectors = {"bias": 0.0, "gain_x": 1.0, "gain_h": 1.0}
-    return usual_layer(4, config.hidden_size, width, one_hot, **vectors)
 
 
 CELLS = {name: cell_named(name) for name in names()} | {
     # The same gradient found by JAX.
     "lstm without slopes": dataclasses.replace(cell_named("lstm"), slopes=None),
     "gru without slopes": dataclasses.replace(cell_named("gru"), slopes=None),
-    "layer norm": Cell(
-        ("input", "forget", "cell", "output"),
-        LSTMState,
-        layer_norm_parameters,
-        layer_norm_step,
-    ),
+    "layer norm": cell_of(ModelConfig(layer_norm=True)),
 }
 
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from charjax.compiled.chips import Chip
 from charjax.compiled.collectives import Collective
 from charjax.config.schema import Config
-from charjax.model.cells import cell_named
 from charjax.model.parameters import table
+from charjax.model.variants import cell_of
 
 # Between the starts of two small kernels in a row, in a command buffer; and what it costs
 # the host to launch one by itself beyond that. Order of magnitude, of an H100.
@@ -58,7 +58,7 @@ def products(config: Config, vocab_size: int, positions: int, training: bool) ->
 def recurrent_product(config: Config, rows: int) -> float:
     """Floating-point operations of one layer's product in one time step."""
     model = config.model
-    gates = len(cell_named(model.cell).gates)
+    gates = len(cell_of(model).gates)
     return 2.0 * rows * model.hidden_size * gates * model.hidden_size
 
 

@@ -20,9 +20,9 @@ from charjax.config.schema import Config
 from charjax.devices import mesh as meshes
 from charjax.devices import placement
 from charjax.evaluation.evaluate import jitted_step
-from charjax.model.cells import cell_named
 from charjax.model.network import init, initial_carry
 from charjax.model.parameters import table
+from charjax.model.variants import cell_of
 from charjax.sampling import draw as sampling
 from charjax.sampling.chunks import CHUNK, PASS, jitted_draw, jitted_prefill
 from charjax.sampling.options import SamplingOptions
@@ -115,7 +115,7 @@ def _training(config: Config, sizes: Sizes, mesh: Mesh) -> Built:
         parts={**parts, "batch": batch_bytes},
         rows=rows,
         steps=steps,
-        recurrence=recurrence.describe(cell_named(config.model.cell)),
+        recurrence=recurrence.describe(cell_of(config.model)),
         origins=ORIGINS,
     )
 
@@ -143,7 +143,7 @@ def _evaluation(config: Config, sizes: Sizes, mesh: Mesh) -> Built:
         },
         rows=rows,
         steps=steps,
-        recurrence=recurrence.describe(cell_named(config.model.cell)),
+        recurrence=recurrence.describe(cell_of(config.model)),
         origins=ORIGINS,
     )
 
@@ -156,7 +156,7 @@ def _reading(config: Config, sizes: Sizes, mesh: Mesh) -> Built:
     lengths = whole(jax.ShapeDtypeStruct((1,), jnp.int32))
     arguments = (config, whole(params), whole(state), ids, lengths, recurrence)
     parts = {"parameters": _bytes(params), "carry": _bytes(state)}
-    said = recurrence.describe(cell_named(config.model.cell))
+    said = recurrence.describe(cell_of(config.model))
     return Built(jitted_prefill, arguments, mesh, parts, 1, PASS, said, ORIGINS)
 
 
@@ -170,7 +170,7 @@ def _sampling(config: Config, sizes: Sizes, mesh: Mesh) -> Built:
     )
     draw = (whole(params), whole(state), CHUNK, _key(), options, recurrence)
     parts = {"parameters": _bytes(params), "carry": _bytes(state)}
-    said = recurrence.describe(cell_named(config.model.cell))
+    said = recurrence.describe(cell_of(config.model))
     return Built(jitted_draw, (config, *draw), mesh, parts, rows, CHUNK, said, ORIGINS)
 
 
@@ -178,7 +178,7 @@ def _layer(config: Config, mesh: Mesh, rows: int) -> Built:
     """One layer that reads features as wide as itself, and its gradient, on one device."""
     model, steps = config.model, config.data.sequence_length
     recurrence = meshes.recurrence_for(config, mesh, (rows, steps))
-    cell, hidden = cell_named(model.cell), model.hidden_size
+    cell, hidden = cell_of(model), model.hidden_size
     one = dataclasses.replace(model, num_layers=1, embedding_size=hidden)
     layer = {
         name: jax.ShapeDtypeStruct(each.shape, jnp.float32)

@@ -42,6 +42,9 @@ class ModelConfig(Section):
     """Share of the symbols that read as nothing, once a window (Gal and Ghahramani 2016;
     embedding dropout in Merity et al. 2018)."""
 
+    layer_norm: bool = False
+    """Whether the gates are normalised (layer normalisation, Ba et al. 2016)."""
+
     residual: bool = False
     """Whether each layer but the first adds its output to what it reads."""
 

@@ -27,9 +27,10 @@ from charjax.config.schema import Config
 from charjax.devices import mesh as meshes
 from charjax.devices import processes
 from charjax.model.arithmetic import own_arithmetic
-from charjax.model.cells import Cell, cell_named
+from charjax.model.cells import Cell
 from charjax.model.recurrence import plain
 from charjax.model.recurrence.choose import unproven
+from charjax.model.variants import cell_of
 
 SECONDS = 60
 """The time that all checks together may take, most of it for compilers."""
@@ -163,7 +164,7 @@ class Check:
         self.name, self.otherwise = name, otherwise
         self.bound = BOUNDS[config.train.precision]
         self.args = _arguments(config, symbols, *batch)
-        cell, dtype = cell_named(config.model.cell), config.train.precision
+        cell, dtype = cell_of(config.model), config.train.precision
         reset = jnp.asarray(_resets(*batch))
 
         def gradients(run: Callable[..., Any], *fixed: Any) -> Callable[[Any], Any]:
@@ -246,7 +247,7 @@ def _resets(rows: int, steps: int) -> np.ndarray:
 def _arguments(config: Config, symbols: int, rows: int, steps: int) -> dict[str, Any]:
     """(parameters, inputs, state) of each kind of layer of a model, random numbers."""
     model, random = config.model, np.random.default_rng(0)
-    cell, hidden, width = cell_named(model.cell), model.hidden_size, model.embedding_size
+    cell, hidden, width = cell_of(model), model.hidden_size, model.embedding_size
 
     def draw(*shape: int, scale: float = 0.5) -> Array:
         return jnp.asarray(random.standard_normal(shape, np.float32) * scale)

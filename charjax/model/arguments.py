@@ -15,7 +15,7 @@ from jax.core import Tracer
 from charjax.config.checks import AtLeast, check_instance, refuse
 from charjax.config.schema import Config
 from charjax.errors import InputError
-from charjax.model.cells import cell_named
+from charjax.model.variants import cell_of
 
 Count = Annotated[int, AtLeast(1)]
 
@@ -75,7 +75,7 @@ def check_carry(config: Config, carry: Any, rows: int) -> None:
     charjax.errors.InputError: `carry` is None: expected initial_carry(config, 2).
     """
     model = config.model
-    kind, shape = cell_named(model.cell).state, (model.num_layers, rows, model.hidden_size)
+    kind, shape = cell_of(model).state, (model.num_layers, rows, model.hidden_size)
     if not isinstance(carry, kind):
         refuse("`carry`", carry, f"expected initial_carry(config, {rows})")
     for name, leaf in zip(kind._fields, carry, strict=True):

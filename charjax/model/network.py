@@ -27,13 +27,13 @@ from charjax.model.arguments import (
     check_of_rows,
 )
 from charjax.model.arithmetic import usual_promotion
-from charjax.model.cells import cell_named
 from charjax.model.dropout import Dropout
 from charjax.model.parameter import Parameter
 from charjax.model.parameters import Params
 from charjax.model.recurrence import products
 from charjax.model.recurrence.choose import GENERAL_RECURRENCE, Recurrence
 from charjax.model.recurrence.plain import zeroed
+from charjax.model.variants import cell_of
 
 
 class Network(nn.Module):
@@ -55,7 +55,7 @@ class Network(nn.Module):
     ) -> tuple[Array, Any]:
         """Ids `[t, b]` to logits `[t, b, v]` float32 and the states after the last step;
         with `length` to the logits `[b, v]` at each row's last step."""
-        cell, dtype = cell_named(self.config.cell), self.dtype
+        cell, dtype = cell_of(self.config), self.dtype
         layout = self.recurrence.layout
         params = {
             group: _Group(members, name=group)()
@@ -141,7 +141,7 @@ def initial_carry(config: Config, rows: int) -> Any:
     check_config(config)
     rows = checked("`rows`", rows, Count)
     model = config.model
-    return cell_named(model.cell).initial_state(model.num_layers, rows, model.hidden_size)
+    return cell_of(model).initial_state(model.num_layers, rows, model.hidden_size)
 
 
 @usual_promotion()

@@ -19,8 +19,8 @@ import jax
 
 from charjax.config.checks import check_same, refuse
 from charjax.config.model import ModelConfig
-from charjax.model.cells import cell_named
 from charjax.model.parameter import Parameter
+from charjax.model.variants import cell_of
 
 Params = dict[str, Any]
 Table = dict[str, dict[str, Parameter]]
@@ -33,7 +33,7 @@ def table(config: ModelConfig, vocab_size: int) -> Table:
     >>> found["first"]["kernel_x"].shape, found["rest"]["kernel_h"].shape
     ((65, 4, 16), (2, 16, 4, 16))
     """
-    cell, hidden = cell_named(config.cell), config.hidden_size
+    cell, hidden = cell_of(config), config.hidden_size
     width, groups = config.embedding_size, {}
     if width is not None:
         # Its width splits, since the number of symbols is rarely divisible. As a head it

@@ -8,7 +8,7 @@ from charjax.config.optimizer import ENDING
 from charjax.config.schema import Config
 from charjax.errors import counted
 from charjax.evaluation.units import unit
-from charjax.model.cells import cell_named
+from charjax.model.variants import cell_of
 from charjax.run.run import Run
 from charjax.training.schedule import updates_at_zero
 
@@ -30,7 +30,7 @@ def introduction(run: Run, first: int) -> Iterator[str]:
         f"model: {model.num_layers} x {model.hidden_size} {model.cell.upper()}, "
         f"{parameters:,} parameters, {run.config.train.precision}, on {devices}"
     )
-    yield f"recurrence: {plan.recurrence.describe(cell_named(model.cell))}"
+    yield f"recurrence: {plan.recurrence.describe(cell_of(model))}"
     steps, epochs = run.config.train.steps, run.config.train.epochs
     limit = ""
     if steps is not None and epochs is not None:

@@ -19,7 +19,7 @@ from jax import Array
 from jax.typing import DTypeLike
 
 from charjax.config.model import ModelConfig
-from charjax.model.cells import Cell, cell_named
+from charjax.model.cells import Cell
 from charjax.model.recurrence import scan
 from charjax.model.recurrence.layout import GENERAL, Layout
 from charjax.model.recurrence.place import ANYWHERE, Place
@@ -27,6 +27,7 @@ from charjax.model.recurrence.plain import Layer
 from charjax.model.recurrence.products import ONE_HOT_LIMIT, are_ids
 from charjax.model.recurrence.tpu import layer as whole
 from charjax.model.recurrence.tpu.shape import Shape
+from charjax.model.variants import cell_of
 
 
 def run(
@@ -63,7 +64,7 @@ def why_not(
     axis of the mesh is that of the rows."""
     if platform != "tpu":
         return f"its kernels are for a TPU, not for a {platform.upper()}"
-    (rows, steps), cell = batch, cell_named(model.cell)
+    (rows, steps), cell = batch, cell_of(model)
     if steps < 2:
         return "its kernels are for two time steps and more"
     rows_axis, *_ = mesh
