@@ -36,6 +36,9 @@ class Parameter:
     """The axis, from the end, that `parallel.fsdp` splits; of an operand it is the one that
     a product sums over."""
 
+    symbols: int | None = None
+    """The axis, from the end, along which each symbol of the vocabulary has its values."""
+
     def stacked(self, layers: int) -> "Parameter":
         """The same parameter of several layers, on a leading axis."""
 
@@ -62,9 +65,10 @@ def layer(
     # One row is read at a time when the input is one-hot: its fan-in is one, not the size
     # of the vocabulary.
     kernel_x = jax.nn.initializers.normal(1.0 if one_hot else width**-0.5)
-    role = "table" if one_hot else "operand"
+    role, symbols = ("table", -3) if one_hot else ("operand", None)
+    shape = (width, gates, hidden)
     return {
-        "kernel_x": Parameter((width, gates, hidden), kernel_x, role, inputs=-3),
+        "kernel_x": Parameter(shape, kernel_x, role, inputs=-3, symbols=symbols),
         "kernel_h": Parameter((hidden, gates, hidden), _orthogonal, "operand", inputs=-3),
     } | {
         name: Parameter((gates, hidden), _by_gate(values), "vector")

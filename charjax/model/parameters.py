@@ -16,6 +16,10 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jaxtyping import Integer
 
 from charjax.config.checks import check_same, refuse
 from charjax.config.model import ModelConfig
@@ -39,8 +43,10 @@ def table(config: ModelConfig, vocab_size: int) -> Table:
         # Its width splits, since the number of symbols is rarely divisible. As a head it
         # sums over its width.
         initial = jax.nn.initializers.normal(width**-0.5 if config.tied else 1.0)
-        embedding = Parameter((vocab_size, width), initial, "table", None, inputs=-1)
-        groups["embedding"] = {"table": embedding}
+        shape = (vocab_size, width)
+        groups["embedding"] = {
+            "table": Parameter(shape, initial, "table", None, inputs=-1, symbols=-2)
+        }
     groups["first"] = cell.parameters(config, width or vocab_size, width is None)
     if config.num_layers > 1:
         groups["rest"] = {
@@ -49,8 +55,8 @@ def table(config: ModelConfig, vocab_size: int) -> Table:
         }
     kernel, bias = jax.nn.initializers.lecun_normal(), jax.nn.initializers.zeros
     groups["head"] = {
-        "kernel": Parameter((hidden, vocab_size), kernel, "operand", inputs=-2),
-        "bias": Parameter((vocab_size,), bias, "vector"),
+        "kernel": Parameter((hidden, vocab_size), kernel, "operand", inputs=-2, symbols=-1),
+        "bias": Parameter((vocab_size,), bias, "vector", symbols=-1),
     }
     if config.tied:
         del groups["head"]["kernel"]
@@ -110,6 +116,43 @@ def with_parameters(
         return function(parameters.get(group, {}).get(name), leaf)
 
     return jax.tree_util.tree_map_with_path(visit, tree)
+
+
+def with_symbols(
+    config: ModelConfig,
+    params: Params,
+    known: Integer[np.ndarray, "symbols"],
+    drawn: Params | None = None,
+) -> Params:
+    """The parameters of the same model for other symbols.
+
+    Args:
+      config: the model.
+      params: its parameters for the symbols that it has.
+      known: for each symbol that it is to have, which of those it is; -1 where it is new.
+        At least one is known.
+      drawn: parameters for the symbols that it is to have, from which new ones take their
+        values; None gives them the mean of the known ones. A bias is that mean in any case.
+
+    >>> config = ModelConfig(num_layers=1, hidden_size=1)
+    >>> params = jax.tree.map(lambda each: jnp.ones(each.shape), table(config, 3))
+    >>> params["head"]["bias"] = jnp.array([1.0, 2.0, 4.0])
+    >>> with_symbols(config, params, np.array([2, -1, 0]))["head"]["bias"].tolist()
+    [4.0, 2.5, 1.0]
+    """
+    is_known = known >= 0
+
+    def mapped(parameter: Parameter, leaf: Array, new: Array | None = None) -> Array:
+        axis = parameter.symbols
+        if axis is None:
+            return leaf
+        if new is None or parameter.role == "vector":
+            new = jnp.take(leaf, known[is_known], axis).mean(axis, keepdims=True)
+        of_symbols = is_known.reshape(-1, *[1] * (-1 - axis))
+        return jnp.where(of_symbols, jnp.take(leaf, np.maximum(known, 0), axis), new)
+
+    others = () if drawn is None else (drawn,)
+    return jax.tree.map(mapped, table(config, len(known)), params, *others)
 
 
 def decaying(config: ModelConfig) -> dict[str, dict[str, bool]]:

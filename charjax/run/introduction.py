@@ -10,6 +10,7 @@ from charjax.errors import counted
 from charjax.evaluation.units import unit
 from charjax.model.variants import cell_of
 from charjax.run.run import Run
+from charjax.training.freezing import trainable
 from charjax.training.schedule import updates_at_zero
 
 
@@ -30,6 +31,10 @@ def introduction(run: Run, first: int) -> Iterator[str]:
         f"model: {model.num_layers} x {model.hidden_size} {model.cell.upper()}, "
         f"{parameters:,} parameters, {run.config.train.precision}, on {devices}"
     )
+    if (frozen := run.config.train.freeze) is not None:
+        trained = trainable(run.config, plan.abstract.params)
+        count = sum(leaf.size for leaf in jax.tree.leaves(trained))
+        yield f"trained: {count:,} of them; train.freeze keeps {', '.join(frozen)} as is"
     yield f"recurrence: {plan.recurrence.describe(cell_of(model))}"
     steps, epochs = run.config.train.steps, run.config.train.epochs
     limit = ""

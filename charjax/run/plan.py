@@ -9,7 +9,6 @@ from typing import Any
 
 import jax
 import optax
-from jax import Array
 
 from charjax.config.data import SPLITS
 from charjax.config.schema import Config, flatten
@@ -19,7 +18,6 @@ from charjax.devices.proof import Proof
 from charjax.errors import InputError, counted
 from charjax.language_model import LanguageModel
 from charjax.model.network import init
-from charjax.model.parameters import Params
 from charjax.model.recurrence.choose import Recurrence
 from charjax.run import origin as origins
 from charjax.run.text_of_run import survey_text
@@ -34,6 +32,7 @@ from charjax.text.description import named
 from charjax.text.sources import IN_MEMORY, absolute
 from charjax.text.survey import Survey
 from charjax.text.watch import Watch
+from charjax.training.freezing import trainable
 from charjax.training.optimizer import check_usable, name_of
 from charjax.training.schedule import resolve, total_steps, updates_at_zero, with_end
 from charjax.training.state import TrainState, initial_state
@@ -74,8 +73,8 @@ class Plan:
     optimizer: optax.GradientTransformation | None
     """In place of what the config says; None is that."""
 
-    make: Callable[[Array], TrainState]
-    """The state before the first update, from a PRNG key."""
+    make: Callable[..., TrainState]
+    """The state before the first update, from a PRNG key or from parameters after it."""
 
     abstract: TrainState
     """Shape, dtype and sharding of each leaf of the state."""
@@ -83,8 +82,8 @@ class Plan:
     record: Record | None
     """Of the checkpoint to go on from, which is not damaged."""
 
-    origin: Params | None
-    """Parameters of `train.init_from`, for a run without a checkpoint."""
+    origin: LanguageModel | None
+    """The model in `train.init_from`, for a run without a checkpoint."""
 
     epoch_steps: int
     total: int
@@ -156,7 +155,11 @@ def plan(
         notes.append(f"data.source: the run's text is now {named(config.data.sources)}")
     epoch_steps = _epoch_steps(config, surveyed)
     config = resolve(config, epoch_steps)
-    vocab_size = surveyed.text.vocabulary.size
+    vocabulary = surveyed.text.vocabulary
+    if origin is not None:
+        origins.check_fits(config, vocabulary, origin)
+        notes += origins.changes(config, vocabulary, origin)
+    vocab_size = vocabulary.size
     _check_optimizer(optimizer, config, vocab_size)
     make = functools.partial(initial_state, config, vocab_size, optimizer=optimizer)
     abstract = _abstract(make, config, mesh)
@@ -175,19 +178,17 @@ def plan(
         make=make,
         abstract=abstract,
         record=record,
-        origin=None if origin is None else origin.params,
+        origin=origin,
         epoch_steps=epoch_steps,
         total=total_steps(config, epoch_steps),
     )
-    _check(planned, origin)
+    _check(planned)
     return planned
 
 
-def _check(plan: Plan, origin: LanguageModel | None) -> None:
+def _check(plan: Plan) -> None:
     """Refuses what does not go together, once all is known."""
     workdir, record = plan.workdir, plan.record
-    if origin is not None:
-        origins.check_fits(plan.config, plan.surveyed.text.vocabulary, origin)
     if record is not None and workdir is not None:
         _check_same(record, workdir, plan.own_optimizer)
         going_on(plan, record.step, record.standing)
@@ -268,7 +269,7 @@ def check_agreement(plan: Plan) -> None:
     fields = {name: repr(value) for name, value in flatten(plan.config)}
     if plan.end is not None:
         fields["optimizer.schedule_steps"] = repr(plan.end)
-    origin = "" if plan.origin is None else digest({"params": plan.origin})
+    origin = "" if plan.origin is None else digest({"params": plan.origin.params})
     others = {
         "optimizer": repr(plan.own_optimizer),
         "text": plan.surveyed.text.fingerprint,
@@ -302,7 +303,7 @@ def _check_optimizer(
     if optimizer is not None:
         key = jax.random.key(0)
         shapes = jax.eval_shape(functools.partial(init, config, vocab_size), key)
-        check_usable(config, optimizer, shapes)
+        check_usable(config, optimizer, trainable(config, shapes))
 
 
 def _check_same(record: Record, workdir: Path, own: tuple[str | None, str | None]) -> None:
@@ -323,7 +324,7 @@ def _check_same(record: Record, workdir: Path, own: tuple[str | None, str | None
     )
 
 
-def _abstract(make: Callable[[Array], TrainState], config: Config, mesh: Any) -> TrainState:
+def _abstract(make: Callable[..., TrainState], config: Config, mesh: Any) -> TrainState:
     """The state's shapes and shardings; refuses a state that the devices cannot hold,
     since compiling its start may hang."""
     shapes = jax.eval_shape(make, jax.random.key(0))

@@ -1,6 +1,5 @@
 """The state that training begins with: fresh, from another run, or restored."""
 
-import dataclasses
 from typing import Any
 
 import jax
@@ -9,6 +8,7 @@ from jax import Array
 
 from charjax.config.schema import Config
 from charjax.devices import placement, processes
+from charjax.run import origin as origins
 from charjax.run.plan import Plan
 from charjax.run.text_of_run import check_text
 from charjax.storage.record import Standing, read
@@ -45,12 +45,13 @@ def first_state(plan: Plan, saver: Saver | None) -> tuple[TrainState, Standing]:
 
 def _fresh(plan: Plan) -> TrainState:
     key, _ = prng_keys(plan.config)
+    params, place = None, plan.sharding
+    if plan.origin is not None:
+        vocabulary = plan.surveyed.text.vocabulary
+        params = origins.parameters_for(plan.config, vocabulary, plan.origin, key)
     if plan.mesh.size > 1 and jax.default_backend() == "cpu":
         # Each of several CPU devices would do all the work, on the same cores.
-        state = placement.put(jax.jit(plan.make)(key), plan.sharding)
-    else:
-        state = jax.jit(plan.make, out_shardings=plan.sharding)(key)
-    if plan.origin is None:
-        return state
-    params = placement.put(plan.origin, plan.sharding.params)
-    return dataclasses.replace(state, params=params)
+        return placement.put(jax.jit(plan.make)(key, params), place)
+    if params is not None:
+        params = placement.put(params, place.params)
+    return jax.jit(plan.make, out_shardings=place)(key, params)

@@ -173,6 +173,20 @@ class Vocabulary:
             codes = np.minimum(codes, above)
         return self._table[codes]
 
+    def ids_in(self, other: "Vocabulary") -> Int32[np.ndarray, "symbols"]:
+        """The id that each symbol has in another vocabulary of the same kind, -1 where it
+        has none there.
+
+        >>> Vocabulary.from_text("abc").ids_in(Vocabulary.from_text("cab b"))
+        array([1, 2, 3], dtype=int32)
+        """
+        every = np.arange(256, dtype=np.uint8)
+        of_text = other.encode_codes(every if self.kind == "bytes" else self._codes)
+        if not self.documents:
+            return of_text
+        ends = [-1 if each is None else each for each in (other.start, other.end)]
+        return np.append(of_text, np.array(ends, np.int32))
+
     def decode(self, ids: npt.ArrayLike) -> str:
         """The text of some ids; bytes that are not UTF-8 become U+FFFD. Start and end of
         documents are no text.
@@ -297,7 +311,15 @@ def describe_unknown(codes: Sequence[int]) -> str:
     >>> describe_unknown([233])
     "1 character is not in the vocabulary: 'é' (U+00E9)"
     """
-    shown = ", ".join(f"{chr(code)!r} (U+{code:04X})" for code in codes[:10])
-    more = f" and {len(codes) - 10} more" if len(codes) > 10 else ""
     are = "character is" if len(codes) == 1 else "characters are"
-    return f"{len(codes)} {are} not in the vocabulary: {shown}{more}"
+    return f"{len(codes)} {are} not in the vocabulary: {listed(codes)}"
+
+
+def listed(codes: Sequence[int]) -> str:
+    """Code points for people; of many the first ten.
+
+    >>> listed([97, 233])
+    "'a' (U+0061), 'é' (U+00E9)"
+    """
+    shown = ", ".join(f"{chr(code)!r} (U+{code:04X})" for code in codes[:10])
+    return f"{shown} and {len(codes) - 10} more" if len(codes) > 10 else shown

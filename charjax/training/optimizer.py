@@ -71,7 +71,7 @@ def update(
 def check_usable(config: Config, optimizer: Any, params: Params) -> None:
     """Refuses what is no optimizer, and one that needs more than a step has.
 
-    `params` are shapes and dtypes; nothing is computed.
+    `params` are shapes and dtypes of what is trained; nothing is computed.
     """
     usable(optimizer)
 

@@ -13,6 +13,7 @@ from charjax.model.arguments import check_config
 from charjax.model.arithmetic import usual_promotion
 from charjax.model.network import init, initial_carry
 from charjax.model.parameters import Params
+from charjax.training.freezing import trainable
 from charjax.training.optimizer import optimizer as configured
 from charjax.training.optimizer import usable
 
@@ -29,7 +30,7 @@ class TrainState:
     """Parameters, float32."""
 
     opt_state: Any
-    """The optimizer's state."""
+    """The optimizer's state; of frozen parameters it keeps nothing."""
 
     carry: Any
     """Recurrent state of each row of the batch, leaves `[l, b, h]` float32."""
@@ -69,6 +70,6 @@ def initial_state(
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         params=params,
-        opt_state=chain.init(params),
+        opt_state=chain.init(trainable(config, params)),
         carry=initial_carry(config, config.data.batch_size),
     )

@@ -1,5 +1,6 @@
 """The pure training and evaluation steps."""
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -26,6 +27,7 @@ from charjax.model.parameters import Params, vocab_size
 from charjax.model.recurrence.choose import GENERAL_RECURRENCE, Recurrence
 from charjax.model.recurrence.plain import zeroed
 from charjax.text.batching import Batch
+from charjax.training.freezing import completed, trainable
 from charjax.training.hyperparameters import Hyperparameters
 from charjax.training.optimizer import optimizer as configured
 from charjax.training.optimizer import update
@@ -74,8 +76,8 @@ def train_step(
 
     Returns:
       The state after, and scalars: `loss` (nats per symbol, mean over the mask),
-      `characters` (how many symbols counted), `grad_norm` (before clipping), `skipped`
-      (bool) and, without an `optimizer` of your own, `learning_rate`.
+      `characters` (how many symbols counted), `grad_norm` (before clipping, without what is
+      frozen), `skipped` (bool) and, without an `optimizer` of your own, `learning_rate`.
     """
     _check(config, state, batch, key)
     values = Hyperparameters.of(config) if hyperparameters is None else hyperparameters
@@ -86,11 +88,13 @@ def train_step(
     count = jnp.maximum(characters, 1).astype(jnp.float32)
     loss, grads = loss / count, jax.tree.map(lambda grad: grad / count, grads)
     chain = configured(config, values) if optimizer is None else optimizer
+    trained: Any = trainable(config, state.params)
+    whole = functools.partial(completed, params=state.params)
     updates, opt_state = update(
-        *(config, chain, grads, state.opt_state, state.params, loss),
-        lambda params: nats(gather(params), batch, state.carry, key)[0] / count,
+        *(config, chain, grads, state.opt_state, trained, loss),
+        lambda part: nats(gather(whole(part)), batch, state.carry, key)[0] / count,
     )
-    params: Any = optax.apply_updates(state.params, updates)
+    params = whole(optax.apply_updates(trained, updates))
     grad_norm = optax.tree.norm(grads)
     skipped = _to_skip(config, loss, grad_norm)
     after = TrainState(state.step + 1, params, opt_state, carry)
@@ -142,8 +146,11 @@ def _in_parts(
 ) -> Any:
     """((nats, carry after), gradients) of a batch, cut into parts that run one after the
     other."""
-    gradient = jax.value_and_grad(nats, has_aux=True)
-    params, parts = gather(state.params), config.optimizer.accumulate
+    whole, parts = gather(state.params), config.optimizer.accumulate
+    params = trainable(config, whole)
+    gradient = jax.value_and_grad(
+        lambda trained, *others: nats(completed(trained, whole), *others), has_aux=True
+    )
     if parts == 1:
         return gradient(params, batch, state.carry, key)
 
@@ -154,7 +161,7 @@ def _in_parts(
         return jax.tree.map(jnp.add, total, (loss, gather(grads))), carry
 
     zero = (
-        jnp.zeros((), params["head"]["bias"].dtype),
+        jnp.zeros((), whole["head"]["bias"].dtype),
         jax.tree.map(jnp.zeros_like, params),
     )
     cut = (_cut(batch, parts, 0), _cut(state.carry, parts, 1), jnp.arange(parts))
