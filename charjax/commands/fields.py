@@ -106,7 +106,8 @@ def options(kind: Any, prefix: str = "--") -> Iterator[Option]:
         if dataclasses.is_dataclass(hint):
             yield from options(hint, f"{prefix}{name}." if name else prefix)
             continue
-        lists = [each for each in kinds(hint) if typing.get_origin(each) is Literal]
+        parts = [part for kind in kinds(hint) for part in (kind, *typing.get_args(kind))]
+        lists = [part for part in parts if typing.get_origin(part) is Literal]
         choices = tuple(str(choice) for each in lists for choice in typing.get_args(each))
         yield Option(f"{prefix}{name}", description or "", choices, hint is bool)
         if hint is bool and tyro.conf.FlagCreatePairsOff not in marks:

@@ -287,7 +287,7 @@ def _describe_kind(kind: Any) -> str:
         return "one of " + ", ".join(str(choice) for choice in arguments)
     if origin is tuple:
         if typing.get_origin(arguments[0]) is Literal:
-            return f"several, each {_describe_kind(arguments[0])}"
+            return _describe_kind(arguments[0]).replace("one of", "some of", 1)
         several = {str: "several strings", float: "three numbers"}
         return several.get(arguments[0], "pairs of whole numbers")
     return _NAMES.get(kind, f"a {getattr(kind, '__name__', kind)}")

@@ -16,9 +16,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from jax import Array
 from jaxtyping import Integer
 
 from charjax.config.checks import check_same, refuse
@@ -124,7 +122,7 @@ def with_symbols(
     known: Integer[np.ndarray, "symbols"],
     drawn: Params | None = None,
 ) -> Params:
-    """The parameters of the same model for other symbols.
+    """The parameters of the same model for other symbols, as NumPy arrays.
 
     Args:
       config: the model.
@@ -135,21 +133,21 @@ def with_symbols(
         values; None gives them the mean of the known ones. A bias is that mean in any case.
 
     >>> config = ModelConfig(num_layers=1, hidden_size=1)
-    >>> params = jax.tree.map(lambda each: jnp.ones(each.shape), table(config, 3))
-    >>> params["head"]["bias"] = jnp.array([1.0, 2.0, 4.0])
+    >>> params = jax.tree.map(lambda each: np.ones(each.shape), table(config, 3))
+    >>> params["head"]["bias"] = np.array([1.0, 2.0, 4.0])
     >>> with_symbols(config, params, np.array([2, -1, 0]))["head"]["bias"].tolist()
     [4.0, 2.5, 1.0]
     """
     is_known = known >= 0
 
-    def mapped(parameter: Parameter, leaf: Array, new: Array | None = None) -> Array:
-        axis = parameter.symbols
+    def mapped(parameter: Parameter, leaf: Any, new: Any = None) -> np.ndarray:
+        leaf, axis = np.asarray(leaf), parameter.symbols
         if axis is None:
             return leaf
         if new is None or parameter.role == "vector":
-            new = jnp.take(leaf, known[is_known], axis).mean(axis, keepdims=True)
+            new = leaf.take(known[is_known], axis).mean(axis, keepdims=True)
         of_symbols = is_known.reshape(-1, *[1] * (-1 - axis))
-        return jnp.where(of_symbols, jnp.take(leaf, np.maximum(known, 0), axis), new)
+        return np.where(of_symbols, leaf.take(np.maximum(known, 0), axis), new)
 
     others = () if drawn is None else (drawn,)
     return jax.tree.map(mapped, table(config, len(known)), params, *others)
