@@ -21,8 +21,10 @@ CONFIG = tiny.CONFIG.replace(
 OTHER = tiny.TEXT.replace("p", "") + "Éé" * 9
 
 
-def model(vocabulary, config=CONFIG):
-    random = np.random.default_rng(0)
+def model(vocabulary):
+    documents = "lines" if vocabulary.documents else "none"
+    kind = {"data.vocabulary": vocabulary.kind, "data.documents": documents}
+    random, config = np.random.default_rng(0), CONFIG.replace(**kind)
     params = jax.tree.map(
         lambda each: random.normal(0, 0.3, each.shape).astype("f4"),
         table(config.model, vocabulary.size),
