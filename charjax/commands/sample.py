@@ -78,8 +78,13 @@ def run(options: Options, _: Signals) -> int:
     prompts = _prompts(options, options.prompts) if options.prompts else None
     prime = _prime(options)
     model = charjax.load(options.directory(), options.step)
-    if prompts is not None and options.on_unknown == "error":
-        check_known(model.vocabulary, prompts, lambda k: f"--prompts, line {k + 1}")
+    if options.on_unknown == "error":
+        name = "--prime" if options.prime_file is None else "--prime-file"
+
+        def place(k: int) -> str:
+            return name if prompts is None else f"--prompts, line {k + 1}"
+
+        check_known(model.vocabulary, prompts or [prime], place)
     settings: dict[str, Any] = {
         "seed": options.seed,
         "on_unknown": options.on_unknown,

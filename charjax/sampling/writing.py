@@ -150,6 +150,8 @@ def stream(
 ) -> Iterator[str]:
     """The prime, then new text as it is made."""
     decode = model.text.vocabulary.decoder()
+    if settings.on_unknown == "error":
+        check_known(model.text.vocabulary, [prime], "`prime`".format)
     prompt, ids = _encoded(model, prime, settings)
     made = chunks(model, [ids], 1, length, settings)
 
@@ -174,8 +176,9 @@ def written(
 ) -> Iterator[Written]:
     """What is written behind each prime, `samples` texts for each, batch by batch: rows of
     one prime in one batch, several primes in batches that fit the memory, of equal size."""
-    if len(primes) > 1 and settings.on_unknown == "error":
-        check_known(model.text.vocabulary, primes, "`prime[{}]`".format)
+    if settings.on_unknown == "error":
+        name = "`prime[{}]`" if len(primes) > 1 else "`prime`"
+        check_known(model.text.vocabulary, primes, name.format)
     encoded = [_encoded(model, prime, settings) for prime in primes]
     of, limit = settings.best_of, memory.of_device(jax.local_devices()[0])
     longest = max(len(ids) for _, ids in encoded)

@@ -11,7 +11,7 @@ import pytest
 
 from charjax.reporting import progress as module
 from charjax.reporting.display import printable
-from charjax.reporting.progress import progress, reading
+from charjax.reporting.progress import progress, reading, writing
 
 NASTY = "[red]x[/red] :smile: \x1b[31m\x00\r\u202e\ud800 naïve 中"
 SHOWN = r"[red]x[/red] :smile: \x1b[31m\x00\r\u202e\ud800 naïve 中"
@@ -128,6 +128,26 @@ def test_a_stream_that_has_gone_away_is_ignored(monkeypatch):
             stream.close()
             bar.update(1, float("nan"), float("inf"), 0.0)
             bar.message("x")
+
+
+def test_the_writing_of_many_texts_is_shown_on_terminals_only(clock, monkeypatch):
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "100")
+    for is_terminal in (False, True):
+        stream, clock.seconds = io.StringIO(), 0.0
+        monkeypatch.setattr(stream, "isatty", lambda answer=is_terminal: answer)
+        monkeypatch.setattr(sys, "stderr", stream)
+        with writing() as watch:
+            watch("writing", 1280, 64_000)
+            assert stream.getvalue() == ""
+            for clock.seconds in (5.0, 10.0):
+                watch("writing", int(3200 * clock.seconds), 64_000)
+        shown = stream.getvalue()
+        assert ("writing: 32,000 of 64,000 characters  0:10 < 0:10" in shown) == is_terminal
+        assert (shown == "") == (not is_terminal)
+        # Once texts are printed, nothing is drawn over them.
+        watch("writing", 64_000, 64_000)
+        assert stream.getvalue() == shown
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "ascii"])

@@ -101,18 +101,22 @@ def grams(text, n):
     return [text[k : k + n] for k in range(len(text) - n + 1)]
 
 
-@pytest.mark.parametrize("n", [2, 5])
-def test_no_passage_is_written_twice(model, n):
-    written = model.generate("abcabd", 2000, temperature=0, no_repeat=n, log_probs=True)
-    new = grams(written.text, n)[6 - n + 1 :]
-    assert len(set(new)) == len(new) and not set(new) & set(grams("abcabd", n))
-    if n == 2:
-        # There are 11 x 11 pairs of these symbols, and no text has more.
-        assert written.ended == "exhausted" and len(written.text) <= 122
-    else:
-        assert written.ended == "length" and len(written.text) == 2006
-    plain = model.generate("abcabd", 2000, temperature=0)
-    assert len(set(grams(plain, n))) < 200
+def test_no_passage_of_eight_is_written_twice(model):
+    """In the likeliest text, which without this goes round in a circle."""
+    prime = "abcabdefeabcabde"
+    plain = model.generate(prime, 500, temperature=0)
+    assert len(set(grams(plain, 8))) < 100
+    text = model.generate(prime, 5000, temperature=0, no_repeat=8)
+    new = grams(text, 8)[len(prime) - 7 :]
+    assert len(new) == len(set(new)) == 5000 and not set(new) & set(grams(prime, 8))
+
+
+def test_a_text_ends_where_each_pair_is_written(model):
+    written = model.generate("abcabd", 500, temperature=0, no_repeat=2, log_probs=True)
+    pairs = grams(written.text, 2)
+    assert [pair for pair in set(pairs) if pairs.count(pair) > 1] == ["ab"]
+    # There are 11 x 11 pairs of these symbols, and no text has more.
+    assert written.ended == "exhausted" and 60 < len(written.text) <= 123
 
 
 @pytest.mark.parametrize("n", [1, 2, 65, 66, 80, 250])
@@ -202,8 +206,10 @@ def test_many_prompts_are_written_on_from_each_by_itself(model, monkeypatch):
     # In batches of two, the last one padded: the same texts, row by row.
     monkeypatch.setattr(writing, "rows_at_once", lambda *_: 2)
     assert model.generate(primes, 40, temperature=0.8) == together
-    each = model.each(primes, 40, temperature=0.8)
+    told = []
+    each = model.each(primes, 40, watch=lambda *far: told.append(far), temperature=0.8)
     assert [written.text for written in each] == together
+    assert told == [("writing", 40 * rows, 200) for rows in (2, 4, 5)]
 
 
 def test_the_best_of_several_is_the_likeliest(model):
@@ -220,12 +226,30 @@ def test_the_best_of_several_is_the_likeliest(model):
         (["a", "b"], {"num_samples": 2}, "`num_samples` is 2: with several primes"),
         ([], {}, "`prime` is \\[\\]: give at least one"),
         (["a", 3], {}, "`prime` is .*expected a string, or a list"),
+        ("xü", {}, "`prime`: 2 characters .*'x' .*'ü'.*: take them out, or leave them"),
         (["a", "xü", "ö"], {}, r"`prime\[1\]`: .*'x'.*'ü'.*; `prime\[2\]`: .*'ö'"),
-        ("a", {"stop": ""}, "`stop` is ''"),
+        ("a", {"stop": ""}, "`stop` is '': give some text"),
+        ("a", {"stop": ("a", "")}, r"`stop` is \('a', ''\): give some text"),
+        ("a", {"ban": ()}, r"`ban` is \(\): expected a string or several"),
+        ("a", {"allow": ""}, "`allow` is '': give some text"),
+        ("a", {"allow": "digits", "ban": "12"}, "`allow` is 'digits': no symbol"),
+        ("a", {"ban": ("letters", "digits", ". \n")}, "`ban` is .*: no symbol"),
         ("a", {"stop": "ü"}, "`stop` is 'ü': the model can never write it"),
         ("a", {"best_of": 0}, "`best_of` is 0"),
         ("a", {"top_p": 0.0}, "`top_p` is 0.0: give a number above 0 to 1"),
         ("a", {"min_p": 1.5}, "`min_p` is 1.5"),
+        ("a", {"temperature": -1}, "`temperature` is -1.0: give 0 or a positive number"),
+        ("a", {"temperature": float("nan")}, "`temperature` is nan: give a finite number"),
+        ("a", {"top_k": 0}, "`top_k` is 0: give a whole number of at least 1"),
+        ("a", {"top_k": 12}, "`top_k` is 12: give a number from 1 to 11"),
+        ("a", {"typical_p": 0}, "`typical_p` is 0.0: give a number above 0 to 1"),
+        ("a", {"repetition_window": 0}, "`repetition_window` is 0"),
+        ("a", {"min_length": -1}, "`min_length` is -1"),
+        ("a", {"seed": -1}, "`seed` is -1"),
+        ("a", {"first_row": -1}, "`first_row` is -1"),
+        ("a", {"on_unknown": "drop"}, "`on_unknown` is 'drop': expected one of error"),
+        ("a", {"num_samples": 0}, "`num_samples` is 0"),
+        ("a", {"log_probs": 1}, "`log_probs` is 1: expected True or False"),
         ("a", {"no_repeat": 0}, "`no_repeat` is 0"),
         ("a", {"repetition_penalty": 0.0}, "`repetition_penalty` is 0.0"),
         ("a", {"temprature": 1}, "there is no option `temprature`"),
