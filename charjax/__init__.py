@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from charjax.errors import InputError as InputError
     from charjax.evaluation.evaluate import Evaluation as Evaluation
     from charjax.evaluation.evaluate import evaluate as evaluate
+    from charjax.evaluation.novelty import Novelty as Novelty
+    from charjax.evaluation.novelty import novelty as novelty
     from charjax.language_model import LanguageModel as LanguageModel
     from charjax.language_model import load as load
     from charjax.model.network import apply as apply
@@ -42,6 +44,7 @@ if TYPE_CHECKING:
     from charjax.run.inspection import inspect_run as inspect_run
     from charjax.run.inspection import inspect_sharding as inspect_sharding
     from charjax.run.scoring import evaluate_run as evaluate_run
+    from charjax.run.scoring import text_of_run as text_of_run
     from charjax.sampling.draw import sample as sample
     from charjax.sampling.options import SamplingOptions as SamplingOptions
     from charjax.text.batching import Batch as Batch
@@ -63,11 +66,12 @@ else:
         "config.train": ("TrainConfig",),
         "errors": ("Diverged", "InputError"),
         "evaluation.evaluate": ("Evaluation", "evaluate"),
+        "evaluation.novelty": ("Novelty", "novelty"),
         "language_model": ("LanguageModel", "load"),
         "model.network": ("apply", "init", "initial_carry"),
         "run.fit": ("FitResult", "fit"),
         "run.inspection": ("inspect_run", "inspect_sharding"),
-        "run.scoring": ("evaluate_run",),
+        "run.scoring": ("evaluate_run", "text_of_run"),
         "sampling.draw": ("sample",),
         "sampling.options": ("SamplingOptions",),
         "text.batching": ("Batch", "batch_at"),

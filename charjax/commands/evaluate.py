@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import tyro
 
 import charjax
-from charjax.commands.of_run import OfRun, Switch
+from charjax.commands.of_run import OfRun, Switch, source_named
 from charjax.commands.signals import Signals
 from charjax.config.data import OnUnknown, Split
 from charjax.errors import InputError, counted
@@ -57,7 +57,7 @@ def run(options: Options, _: Signals) -> int:
     """Prints the score of a split or a text."""
     if (options.protocol == "windowed") != (options.window is not None):
         raise InputError("--protocol windowed and --window N go together: give both.")
-    try:
+    with source_named():
         found = charjax.evaluate_run(
             options.directory(),
             options.split,
@@ -69,9 +69,6 @@ def run(options: Options, _: Signals) -> int:
             step=options.step,
             on_unknown=options.on_unknown,
         )
-    except InputError as error:
-        # It is named here as it is where a run is trained.
-        raise InputError(str(error).replace("`source", "`data.source")) from error
     if options.json:
         print(json.dumps(found))
         return 0

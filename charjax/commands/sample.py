@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 
 import charjax
-from charjax.commands.of_run import OfRun, Switch
+from charjax.commands.of_run import OfRun, Switch, source_named
 from charjax.commands.signals import Signals
 from charjax.config.data import OnUnknown
 from charjax.errors import InputError
@@ -64,6 +64,13 @@ class Options(OfRun):
     """Print a line of JSON for each text: prompt, text, mean log-probability, why it
     ended."""
 
+    novelty: Switch = False
+    """Say on standard error how much of what was written the text it was learned from has
+    too, and which words that lacks; with --json as a last line, {"novelty": ...}."""
+
+    source: Annotated[tuple[str, ...] | None, tyro.conf.arg(name="data.source")] = None
+    """Where that text is now, for --novelty, if it was moved."""
+
 
 EXAMPLES = (
     'charjax sample --workdir runs/mine --prime "Once " --length 500',
@@ -77,6 +84,9 @@ def run(options: Options, _: Signals) -> int:
 
     prompts = _prompts(options, options.prompts) if options.prompts else None
     prime = _prime(options)
+    if options.source and not options.novelty:
+        raise InputError("--data.source is given without --novelty, which it is for.")
+    corpus = _corpus(options) if options.novelty else None
     model = charjax.load(options.directory(), options.step)
     if options.on_unknown == "error":
         name = "--prime" if options.prime_file is None else "--prime-file"
@@ -92,18 +102,19 @@ def run(options: Options, _: Signals) -> int:
         "best_of": options.best_of,
     }
     pieces: Iterable[str]
+    new: list[str] = []
     with contextlib.ExitStack() as shown:
         watch = shown.enter_context(progress.writing())
         several = options.json or options.best_of > 1 or options.num_samples != 1
         if prompts is not None:
             written = model.each(prompts, options.length, watch=watch, **settings)
-            pieces = _pieces(written, options, model)
+            pieces = _pieces(_noted(written, new), options, model)
         elif several:
             settings |= {"num_samples": options.num_samples, "watch": watch}
             written = model.each(prime, options.length, **settings)
-            pieces = _pieces(written, options, model)
+            pieces = _pieces(_noted(written, new), options, model)
         else:
-            pieces = model.stream(prime, options.length, **settings)
+            pieces = _streamed(model, prime, options, settings, new)
         for piece in pieces:
             if sys.stdout.isatty():
                 # Where texts appear a bar would be drawn over them.
@@ -111,6 +122,12 @@ def run(options: Options, _: Signals) -> int:
             _write(piece)
     if not options.json and (sys.stdout.isatty() or model.vocabulary.documents):
         _write("\n")
+    if corpus is not None:
+        found = charjax.novelty(new, corpus)
+        if options.json:
+            _write(json.dumps({"novelty": found.to_dict()}) + "\n")
+        else:
+            print(*found.lines(), sep="\n", file=sys.stderr)
     return 0
 
 
@@ -121,6 +138,42 @@ def _pieces(
     if options.json:
         return map(_line, written)
     return laid_out((each.text for each in written), model.vocabulary.documents)
+
+
+def _corpus(options: Options) -> Iterable[str]:
+    """What the model has learned from, found before anything is written."""
+    with source_named():
+        return charjax.text_of_run(
+            options.directory(), source=options.source, step=options.step
+        )
+
+
+def _noted(written: "Iterable[Written]", new: list[str]) -> "Iterator[Written]":
+    """What is written, and notes what of it is new."""
+    for each in written:
+        text = each.text[len(each.prompt) :]
+        new.append(_whole_words(each.prompt, text, each.ended == "length"))
+        yield each
+
+
+def _streamed(
+    model: "LanguageModel", prime: str, options: Options, settings: Any, new: list[str]
+) -> Iterator[str]:
+    """A text as it is made, and notes what of it is new."""
+    pieces = []
+    for piece in model.stream(prime, options.length, **settings):
+        pieces.append(piece)
+        yield piece
+    known = model.vocabulary.encode(prime, options.on_unknown)
+    text = "".join(pieces).removeprefix(model.vocabulary.decode(known))
+    new.append(_whole_words(prime, text, len(text) >= options.length))
+
+
+def _whole_words(prompt: str, text: str, cut: bool) -> str:
+    """A new text without the word that the prompt begins and, if it was cut, the last."""
+    if prompt[-1:].isalnum():
+        text = re.sub(r"\A\w+(?=\W)", "", text)
+    return re.sub(r"(?<=\W)\w+\Z", "", text) if cut else text
 
 
 def _line(written: "Written") -> str:

@@ -16,12 +16,15 @@ from charjax.language_model import LanguageModel, load
 from charjax.reporting.progress import reading
 from charjax.run.text_of_run import find_text
 from charjax.storage import run_directory
-from charjax.storage.record import read
+from charjax.storage.record import Record, read
 from charjax.storage.saved_model import reading as reading_run
+from charjax.text.corpus import Decoded
 from charjax.text.corpus import load as load_corpus
 from charjax.text.sources import absolute, check_stays
 from charjax.text.survey import survey
 from charjax.text.watch import Watch
+
+_SCORED = ", or score a text as it is with `text`"
 
 
 def evaluate_run(
@@ -40,7 +43,7 @@ def evaluate_run(
     """Scores a split of a run's own text, or a text file.
 
     Args:
-      workdir: a run's directory, or a model that was saved, which needs `text`.
+      workdir: a run's directory, or a model that was saved, which needs `source` or `text`.
       split: "train", "validation" (the default) or "test".
       source: where the run's own text is now, a path or several in the run's order; None
         looks where it was, and where it is if run and text were moved together.
@@ -72,13 +75,9 @@ def evaluate_run(
     model = load(workdir, step)
     with reading(quiet) as watch:
         if text is None:
-            if not run_directory.holds_run(workdir):
-                raise InputError(
-                    f"{workdir} holds a saved model, without the text it has learned: give "
-                    "`text`, the path of a file to score."
-                )
             split = split or "validation"
-            ids = _ids_of_split(workdir, model, split, source, watch)
+            record = reading_run(workdir, model.step, read)
+            ids = _ids_of_split(workdir, record, split, source, watch, _SCORED)
         else:
             path = checked_path("text", text)
             ids = _ids_of_file(path, model, encoding, on_unknown, watch)
@@ -102,18 +101,56 @@ def evaluate_run(
     }
 
 
+def text_of_run(
+    workdir: str | Path,
+    split: Split = "train",
+    *,
+    source: str | Path | Sequence[str | Path] | None = None,
+    step: str | int = "best",
+    quiet: bool = False,
+) -> Decoded:
+    """The text that a run has learned from, or another split of it, as pieces of `str`.
+
+    Args:
+      workdir: a run's directory, or a model that was saved, which needs `source`.
+      split: "train", "validation" or "test".
+      source: where the text is now, as in `evaluate_run`.
+      step: the checkpoint whose text it is, as in `charjax.load`.
+      quiet: show no progress while a large text is read.
+
+    Raises:
+      InputError: no run or checkpoint there, or not the text that it was trained on.
+    """
+    checked("`split`", split, Split)
+    workdir = checked_path("workdir", workdir)
+    record = reading_run(workdir, step, read)
+    with reading(quiet) as watch:
+        ids = _ids_of_split(workdir, record, split, source, watch)
+    return Decoded(ids, record.text.vocabulary)
+
+
 def _ids_of_split(
-    workdir: Path, model: LanguageModel, split: Split, source: Any, watch: Watch
+    workdir: Path,
+    record: Record,
+    split: Split,
+    source: Any,
+    watch: Watch,
+    instead: str = "",
 ) -> np.ndarray:
-    data, given = model.config.data, None
+    """The ids of a split of a run's text; `instead` says what else can be given."""
+    data, given = record.config.data, None
     if source is not None:
         given = tuple(absolute(dataclasses.replace(data, source=source).sources))
+    elif not run_directory.holds_run(workdir):
+        raise InputError(
+            f"{workdir} holds a saved model, without the text it has learned: give "
+            f"`source=PATH`{instead}."
+        )
     with contextlib.suppress(InputError):
         # Where a run that went on has found its text.
         now = run_directory.read_config(workdir).data.source
         data = dataclasses.replace(data, source=now)
-    record = reading_run(workdir, model.step, read)
-    remedy = "`source=PATH`, or score a text as it is with `text`"
+    remedy = f"`source=PATH`{instead}"
     found = find_text(data, workdir, record, given=given, remedy=remedy, watch=watch)
     ids = load_corpus(found, watch).split(split, data.split)
     if len(ids) == 0:

@@ -13,7 +13,7 @@ from charjax.text import sources, token_cache
 from charjax.text.cleaning import Tally, clean
 from charjax.text.description import TextDescription, named
 from charjax.text.survey import Survey
-from charjax.text.vocabulary import codes
+from charjax.text.vocabulary import PIECE, Vocabulary, codes
 from charjax.text.watch import Watch, counter, silent
 
 
@@ -40,6 +40,26 @@ class Corpus:
         """
         start, stop = boundaries(len(self.ids), name, shares)
         return self.ids[start:stop]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Decoded:
+    """Ids as text, in pieces that are made each time it is read."""
+
+    ids: UInt[np.ndarray, "symbols"]
+    vocabulary: Vocabulary
+
+    def __repr__(self) -> str:
+        return f"<Decoded {len(self.ids):,} {self.vocabulary.kind}>"
+
+    def __iter__(self) -> Iterator[str]:
+        """
+        >>> list(Decoded(np.array([195, 169], np.uint8), Vocabulary.of_bytes()))
+        ['é']
+        """
+        decode = self.vocabulary.decoder()
+        for start in range(0, len(self.ids), PIECE):
+            yield decode(self.ids[start : start + PIECE])
 
 
 def boundaries(n: int, split: Split, shares: tuple[float, float, float]) -> tuple[int, int]:

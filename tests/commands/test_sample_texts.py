@@ -1,6 +1,7 @@
 """`charjax sample`: many prompts, JSON, stop strings and the rest, as typed."""
 
 import json
+import re
 
 import pytest
 
@@ -98,6 +99,41 @@ def test_text_in_options_knows_escapes(run, capsysbinary):
     assert "!" not in whole and "6" not in whole
     ended = sampled(capsysbinary, run, "--length", "400", "--stop", "\\n", "\\t")
     assert ended.index("\n" if "\n" in ended else "\t") == len(ended) - 1
+
+
+def test_novelty_is_told_beside_the_text(run, capsysbinary):
+    arguments = ("--prime", "one tw", "--length", "90")
+    text = sampled(capsysbinary, run, *arguments)
+    assert main(["sample", "--workdir", run, *arguments, "--novelty"]) == 0
+    said = capsysbinary.readouterr()
+    assert said.out.decode() == text
+    # Neither the prime's word nor the one that the length cuts is one that it wrote.
+    new = re.sub(r"^\w+(?=\W)|(?<=\W)\w+\Z", "", text.removeprefix("one tw"))
+    corpus = charjax.text_of_run(run, quiet=True)
+    assert said.err.decode().splitlines() == charjax.novelty(new, corpus).lines()
+    several = ("--num-samples", "3", "--stop", "e", "--json")
+    *lines, last = sampled(capsysbinary, run, *several, "--novelty").splitlines()
+    texts = [json.loads(line)["text"] for line in lines]
+    found = charjax.novelty(texts, corpus).to_dict()
+    assert len(texts) == 3 and json.loads(last) == {"novelty": found}
+
+
+def test_novelty_needs_the_text_before_it_writes(run, tmp_path, capsys):
+    saved, moved = str(tmp_path / "saved"), tmp_path / "moved.txt"
+    charjax.load(run).save(saved)
+    arguments = ["sample", "--workdir", saved, "--length", "50", "--novelty"]
+    assert main(arguments) == 2
+    said = capsys.readouterr()
+    assert said.out == "" and "saved model" in said.err
+    assert "give --data.source PATH." in said.err
+    assert main([*arguments[:-1], "--data.source", "x"]) == 2
+    assert "without --novelty" in capsys.readouterr().err
+    moved.write_text("one two\tthree.\nfour five 6 seven!\n" * 40, "utf-8")
+    assert main([*arguments, "--data.source", str(moved)]) == 0
+    assert "new words: " in capsys.readouterr().err
+    moved.write_text("another")
+    assert main([*arguments, "--data.source", str(moved)]) == 2
+    assert "is not the one" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
