@@ -5,6 +5,9 @@ from typing import Annotated, Any, Literal
 
 from charjax.config.checks import AtLeast, Section, Share, check_fields, refuse
 
+WITHOUT_HIDDEN_KERNEL = ("mingru", "minlstm")
+"""The cells whose gates see the input alone."""
+
 _OF_TRAINING = (
     *("dropout", "locked_dropout", "recurrent_dropout", "input_dropout"),
     *("forget_bias", "recurrence"),
@@ -15,8 +18,9 @@ _OF_TRAINING = (
 class ModelConfig(Section):
     """The network: input, a stack of recurrent layers, a linear head."""
 
-    cell: Literal["lstm", "gru", "rnn"] = "lstm"
-    """LSTM, GRU (reset after the product, as in PyTorch and cuDNN) or tanh RNN."""
+    cell: Literal["lstm", "gru", "rnn", "mingru", "minlstm"] = "lstm"
+    """LSTM, GRU (reset after the product, as in PyTorch and cuDNN), tanh RNN; minGRU and
+    minLSTM, whose gates see the input alone (Feng et al. 2024)."""
 
     num_layers: Annotated[int, AtLeast(1)] = 2
     """Recurrent layers."""
@@ -65,6 +69,14 @@ class ModelConfig(Section):
 
     def __post_init__(self) -> None:
         check_fields(self, "model")
+        if self.cell in WITHOUT_HIDDEN_KERNEL:
+            for name in ("recurrent_dropout", "layer_norm"):
+                if value := getattr(self, name):
+                    refuse(
+                        *(f"model.{name}", value),
+                        f"a {self.cell} has no hidden-to-hidden kernel for it; leave it "
+                        "out, or take another model.cell",
+                    )
         if self.tied and self.embedding_size != self.hidden_size:
             refuse(
                 *("model.tied", self.tied),

@@ -65,7 +65,7 @@ class Network(nn.Module):
         def run_layer(
             layer: Params, inputs: Array, state: Any, number: Array | int
         ) -> tuple[Array, Any]:
-            if dropout is not None:
+            if dropout is not None and dropout.kernels is not None:
                 kernel_h = dropout.of_kernel(layer["kernel_h"], number)
                 layer = {**layer, "kernel_h": kernel_h}
             hidden, state = self.recurrence.run(
