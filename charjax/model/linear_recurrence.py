@@ -21,6 +21,7 @@ from charjax.model.cells import Cell, HiddenState, Vectors
 from charjax.model.parameter import Parameter, layer
 from charjax.model.recurrence.layout import GENERAL, Layout
 from charjax.model.recurrence.place import ANYWHERE, Place
+from charjax.model.recurrence.plain import zeroed
 from charjax.model.recurrence.products import are_ids, lookup, project
 
 Coefficients = Callable[[Array], tuple[Array, Array]]
@@ -68,6 +69,8 @@ def _run(
     keep, new = coefficients(x + layer["bias"])
     if reset is not None:
         keep = jnp.where(reset[..., None], 0.0, keep)
+        # Chosen: a state that is no number times zero is none either.
+        state = zeroed(state, reset[0])
     if length is not None:
         going = (jnp.arange(len(x))[:, None] < length)[..., None]
         keep, new = jnp.where(going, keep, 1.0), jnp.where(going, new, 0.0)

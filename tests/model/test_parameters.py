@@ -10,7 +10,7 @@ import pytest
 from charjax.config.model import ModelConfig
 from charjax.config.schema import Config
 from charjax.errors import InputError
-from charjax.model import network, parameters
+from charjax.model import parameters, variants
 from charjax.model.cells import Cell, HiddenState, cell_named, names
 from charjax.model.network import apply, init, initial_carry
 from charjax.model.parameter import layer
@@ -163,8 +163,7 @@ def test_a_cell_may_bring_its_own_recurrence(monkeypatch, embedding):
     def named(name):
         return GATED if name == "rnn" else cell_named(name)
 
-    for module in (parameters, network):
-        monkeypatch.setattr(module, "cell_named", named)
+    monkeypatch.setattr(variants, "cell_named", named)
     config = Config(model=model("rnn", embedding))
     params = init(config, VOCAB, jax.random.key(0))
     assert params["rest"]["kernel_h"].shape == (2, 8, 2, 8)
