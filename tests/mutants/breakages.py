@@ -452,6 +452,20 @@ MUTANTS: tuple[Mutant, ...] = (
         "tests/sampling/test_writing.py -k many_prompts",
     ),
     Mutant(
+        "the start of documents is never drawn, and their end may be",
+        "charjax/sampling/limits.py",
+        "np.append(allowed, [False, True])",
+        "np.append(allowed, [True, True])",
+        "tests/sampling/test_documents.py -k its_end_is_drawn",
+    ),
+    Mutant(
+        "no document ends before min_length",
+        "charjax/sampling/choice.py",
+        "early = position < options.min_length",
+        "early = position < 0 * options.min_length",
+        "tests/sampling/test_documents.py -k least_length",
+    ),
+    Mutant(
         "a long prime is read whole",
         "charjax/sampling/chunks.py",
         "range(0, max(map(len, texts)), PASS)",
