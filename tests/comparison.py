@@ -8,8 +8,8 @@ from charjax.reporting.metrics import read
 
 def timeless_metrics(workdir: Path) -> list[dict[str, Any]]:
     """The metrics of a run without what depends on the clock."""
-    timed = ("chars_per_second", "input_wait")
+    timed = ("_per_second", "input_wait")
     return [
-        {name: value for name, value in line.items() if name not in timed}
+        {name: value for name, value in line.items() if not name.endswith(timed)}
         for line in read(workdir / "metrics.jsonl")
     ]

@@ -84,6 +84,8 @@ def compile_for(
     if vocab_size is None:
         of_bytes = config.data.vocabulary == "bytes"
         vocab_size = 256 if of_bytes else ASSUMED_CHARACTERS
+        # With the start and the end of a document.
+        vocab_size += 2 * config.data.has_documents
     request = {
         "config": to_dict(config),
         "target": (target, processes),

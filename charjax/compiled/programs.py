@@ -221,7 +221,7 @@ def _sampling_state(config: Config, sizes: Sizes, rows: int) -> Any:
 def _batch(config: Config, mesh: Mesh, rows: int, steps: int) -> tuple[Batch, int]:
     """The shapes of a batch and its bytes on each device."""
     kinds: list[tuple[int, Any]] = [(steps, np.int32), (steps, np.int32)]
-    kinds += [(steps, np.bool_), (1, np.bool_)]
+    kinds += [(steps, np.bool_), (steps if config.data.has_documents else 1, np.bool_)]
     shapes = Batch(*(jax.ShapeDtypeStruct((rows, n), kind) for n, kind in kinds))
     where = jax.tree.map(lambda _: placement.batch_sharding(mesh), shapes)
     return placement.abstract(shapes, where), placement.bytes_on_device(shapes, where)

@@ -72,6 +72,21 @@ class DataConfig(Section):
                 "the shares must add up to 1 and leave something to train on, "
                 "such as 0.9 0.1 0.0",
             )
+        if not self.has_documents:
+            return
+        if self.batching == "windows":
+            remedy = "with data.documents give streams, which read each from its start"
+            refuse("data.batching", self.batching, remedy)
+        for name in ("start_marker", "end_marker"):
+            value = getattr(self, name)
+            if self.documents == "files" and value is not None:
+                remedy = "with data.documents files each file is read whole; leave it out"
+                refuse(f"data.{name}", value, remedy)
+
+    @property
+    def has_documents(self) -> bool:
+        """Whether the text is one of documents."""
+        return self.documents != "none"
 
     @property
     def sources(self) -> tuple[str, ...]:

@@ -5,7 +5,8 @@ from collections.abc import Iterator
 import numpy as np
 from jaxtyping import Integer
 
-from charjax.text.batching import Batch, stream_window, stream_windows
+from charjax.text.batching import Batch, document_window, stream_window, stream_windows
+from charjax.text.documents import Documents
 
 Ids = Integer[np.ndarray, " symbols"]
 
@@ -14,6 +15,19 @@ def stateful_batches(ids: Ids, rows: int, length: int) -> Iterator[Batch]:
     """The windows of the stateful protocol, in order."""
     for window in range(stream_windows(len(ids), rows, length)):
         yield stream_window(ids, rows, length, window)
+
+
+def document_batches(documents: Documents, rows: int, length: int) -> Iterator[Batch]:
+    """The documents of a part, each read whole from its start.
+
+    A row has those that begin in its share of all positions, so that what a document's
+    score is does not depend on how many rows there are.
+    """
+    order, total = documents.order(), len(documents)
+    starts = np.concatenate([[0], order.stops])
+    begins = starts[np.searchsorted(starts, -(-np.arange(rows + 1) * total // rows))]
+    for window in range(-(-int(np.diff(begins).max()) // length)):
+        yield document_window(documents, order, begins, length, window)
 
 
 def windowed_batches(ids: Ids, rows: int, window: int) -> Iterator[Batch]:

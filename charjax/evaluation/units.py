@@ -1,4 +1,4 @@
-"""Nats, bits and perplexity, per character or per byte."""
+"""Nats, bits and perplexity, per character, byte or symbol."""
 
 import math
 from typing import TypeVar
@@ -6,6 +6,7 @@ from typing import TypeVar
 import numpy as np
 
 from charjax.config.schema import Config
+from charjax.text.batching import Batch
 
 # Bytes looked at in one go.
 PIECE = 2**24
@@ -37,6 +38,9 @@ def unit(config: Config) -> str:
     >>> unit(Config())
     'character'
     """
+    if config.data.has_documents:
+        # The end of a document is one, and is neither a character nor a byte.
+        return "symbol"
     return config.data.vocabulary.removesuffix("s")
 
 
@@ -52,10 +56,10 @@ def of_loss(config: Config) -> str:
 def short(unit: str) -> str:
     """A unit as it stands in the names of numbers, such as `bits_per_char`.
 
-    >>> short("character"), short("byte")
-    ('char', 'byte')
+    >>> short("character"), short("byte"), short("symbol")
+    ('char', 'byte', 'symbol')
     """
-    return unit[:4]
+    return "char" if unit == "character" else unit
 
 
 def in_characters(symbols: np.ndarray) -> int:
@@ -70,3 +74,12 @@ def in_characters(symbols: np.ndarray) -> int:
     for start in range(0, len(symbols), PIECE):
         begun += int(((symbols[start : start + PIECE] & 0xC0) != 0x80).sum())
     return begun + bool(len(symbols) and (int(symbols[0]) & 0xC0) == 0x80)
+
+
+def in_characters_of_documents(batch: Batch) -> int:
+    """How many UTF-8 characters begin in a batch of documents of bytes.
+
+    What no character begins with does so at the start of a document.
+    """
+    begun = (batch.targets & 0xC0) != 0x80
+    return int((batch.mask & (batch.targets < 256) & (begun | batch.reset)).sum())

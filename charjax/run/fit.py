@@ -65,8 +65,8 @@ class FitResult:
     """The lines of `metrics.jsonl`."""
 
     best_loss: float | None
-    """Lowest validation loss in nats per character, or per byte for a model of bytes; None
-    if never evaluated."""
+    """Lowest validation loss in nats per character, per byte for a model of bytes, or per
+    symbol for one of documents; None if never evaluated."""
 
     workdir: Path | None
     """Where the run is kept; None if it is not."""

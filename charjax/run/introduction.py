@@ -42,25 +42,25 @@ def introduction(run: Run, first: int) -> Iterator[str]:
         limit = f" (train.{'steps' if plan.total == steps else 'epochs'} ends first)"
     yield (
         f"run: {counted(plan.total, 'steps')}{limit} of {data.batch_size} x "
-        f"{data.sequence_length} {data.vocabulary}, "
+        f"{data.sequence_length} {unit(run.config)}s, "
         f"{counted(plan.epoch_steps, 'steps')} an epoch"
     )
     yield from _hints(run, first, parameters)
 
 
 def _hints(run: Run, first: int, parameters: int) -> Iterator[str]:
-    symbols, data = len(run.split("train")), run.config.data
+    symbols, of = len(run.split("train")), unit(run.config)
     if run.plan.optimizer is None:
         yield from _hints_of_schedule(run.config, first, run.plan.total)
     if parameters > 20 * symbols:
         yield (
-            f"hint: {parameters / symbols:.0f} parameters for each {unit(run.config)} of "
+            f"hint: {parameters / symbols:.0f} parameters for each {of} of "
             "training text: the model will learn it by heart; try a smaller "
             "model.hidden_size or more dropout"
         )
     elif symbols > 50 * parameters:
         yield (
-            f"hint: {symbols / parameters:.0f} {data.vocabulary} of training text for each "
+            f"hint: {symbols / parameters:.0f} {of}s of training text for each "
             "parameter: a larger model.hidden_size would learn more from it"
         )
 

@@ -27,7 +27,7 @@ from charjax.storage.digest import digest, structure
 from charjax.storage.record import Record, Standing
 from charjax.storage.record import read as read_record
 from charjax.text import batching
-from charjax.text.corpus import boundaries
+from charjax.text.corpus import length_of_split
 from charjax.text.description import named
 from charjax.text.sources import IN_MEMORY, absolute
 from charjax.text.survey import Survey
@@ -282,9 +282,8 @@ def _epoch_steps(config: Config, surveyed: Survey) -> int:
     """Steps in an epoch; refuses a text that is too short."""
     lengths = {}
     for name in SPLITS:
-        start, end = boundaries(surveyed.text.length, name, config.data.split)
-        batching.check_length(end - start, config.data, name)
-        lengths[name] = end - start
+        lengths[name] = length_of_split(surveyed, name)
+        batching.check_length(lengths[name], config.data, name)
     return batching.batches_per_epoch(lengths["train"], config.data)
 
 

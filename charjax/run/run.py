@@ -1,16 +1,17 @@
 """A run under way, and what it does between steps: evaluate, sample, save."""
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
-from charjax.config.data import Split
+from charjax.config.data import SPLITS, Split
 from charjax.config.schema import Config
 from charjax.devices import placement, processes
 from charjax.evaluation.evaluate import evaluate
-from charjax.evaluation.units import bits, of_loss, unit
+from charjax.evaluation.units import bits, of_loss, short, unit
 from charjax.language_model import LanguageModel
 from charjax.reporting.report import Report
 from charjax.reporting.samples import laid_out
@@ -21,6 +22,7 @@ from charjax.run.text_of_run import from_workdir
 from charjax.storage.record import Record, Standing, versions
 from charjax.storage.saver import Saver
 from charjax.text.corpus import Corpus
+from charjax.text.documents import Documents
 from charjax.training.state import TrainState
 
 # Symbols of the samples that training shows; of documents at most so many.
@@ -43,8 +45,12 @@ class Run:
     def config(self) -> Config:
         return self.plan.config
 
-    def split(self, name: Split) -> np.ndarray:
-        return self.corpus.split(name, self.config.data.split)
+    @functools.cached_property
+    def _splits(self) -> dict[Split, np.ndarray | Documents]:
+        return {name: self.corpus.split(name, self.config.data.split) for name in SPLITS}
+
+    def split(self, name: Split) -> np.ndarray | Documents:
+        return self._splits[name]
 
     def model(self, state: TrainState) -> LanguageModel:
         """The model as it is now, on one device; all processes must ask."""
@@ -70,17 +76,17 @@ def evaluate_split(run: Run, state: TrainState, split: Split) -> float:
     step, ids = int(state.step), run.split(split)
     score = evaluate(run.config, state.params, ids, mesh=run.plan.mesh)
     nats, per, in_bits = score.loss, unit(run.config), bits(score.loss)
-    per_byte = {"bits_per_byte": in_bits} if per == "byte" else {}
+    other = {} if per == "character" else {f"bits_per_{short(per)}": in_bits}
     run.report.write(
         step=step,
         split=split,
         loss=nats,
         unit=of_loss(run.config),
-        **per_byte,
+        **other,
         bits_per_char=score.bits_per_char,
         rows=score.rows,
     )
-    also = f", {score.bits_per_char:.3f} bits per character" if per_byte else ""
+    also = f", {score.bits_per_char:.3f} bits per character" if other else ""
     run.report.message(
         f"step {step:,}: {split} loss {nats:.4f} nats ({in_bits:.3f} bits) per {per}{also}"
     )

@@ -20,6 +20,7 @@ from charjax.storage.record import Record, read
 from charjax.storage.saved_model import reading as reading_run
 from charjax.text.corpus import Decoded
 from charjax.text.corpus import load as load_corpus
+from charjax.text.documents import Documents
 from charjax.text.sources import absolute, check_stays
 from charjax.text.survey import survey
 from charjax.text.watch import Watch
@@ -61,7 +62,8 @@ def evaluate_run(
       JSON values: `nats_per_char`, `bits_per_char`, `perplexity` (per character),
       `characters`, `rows`, `window`, `protocol`, `step` and `text`, the split or the file;
       of a model of bytes, whose characters are those of UTF-8, also `nats_per_byte`,
-      `bits_per_byte` and `bytes`.
+      `bits_per_byte` and `bytes`; of a model of documents, whose ends are scored too, also
+      `nats_per_symbol`, `bits_per_symbol`, `symbols` and `documents`.
 
     Raises:
       InputError: no run or checkpoint there, or a text that cannot be scored: absent,
@@ -77,17 +79,24 @@ def evaluate_run(
         if text is None:
             split = split or "validation"
             record = reading_run(workdir, model.step, read)
-            ids = _ids_of_split(workdir, record, split, source, watch, _SCORED)
+            symbols = _of_split(workdir, record, split, source, watch, _SCORED)
         else:
             path = checked_path("text", text)
-            ids = _ids_of_file(path, model, encoding, on_unknown, watch)
-    score = evaluate(model.config, model.params, ids, rows=rows, window=window)
+            symbols = _of_file(path, model, encoding, on_unknown, watch)
+    score = evaluate(model.config, model.params, symbols, rows=rows, window=window)
+    per_symbol = {
+        "nats_per_symbol": score.nats_per_symbol,
+        "bits_per_symbol": score.bits_per_symbol,
+        "symbols": score.symbols,
+        "documents": score.documents,
+    }
     per_byte = {
         "nats_per_byte": score.nats_per_byte,
         "bits_per_byte": score.bits_per_byte,
         "bytes": score.bytes,
     }
     return {
+        **(per_symbol if score.documents is not None else {}),
         **(per_byte if score.bytes is not None else {}),
         "nats_per_char": score.nats_per_char,
         "bits_per_char": score.bits_per_char,
@@ -109,7 +118,8 @@ def text_of_run(
     step: str | int = "best",
     quiet: bool = False,
 ) -> Decoded:
-    """The text that a run has learned from, or another split of it, as pieces of `str`.
+    """The text that a run has learned from, or another split of it, as pieces of `str`;
+    a line end stands behind each of its documents.
 
     Args:
       workdir: a run's directory, or a model that was saved, which needs `source`.
@@ -125,19 +135,19 @@ def text_of_run(
     workdir = checked_path("workdir", workdir)
     record = reading_run(workdir, step, read)
     with reading(quiet) as watch:
-        ids = _ids_of_split(workdir, record, split, source, watch)
-    return Decoded(ids, record.text.vocabulary)
+        symbols = _of_split(workdir, record, split, source, watch)
+    return Decoded(symbols, record.text.vocabulary)
 
 
-def _ids_of_split(
+def _of_split(
     workdir: Path,
     record: Record,
     split: Split,
     source: Any,
     watch: Watch,
     instead: str = "",
-) -> np.ndarray:
-    """The ids of a split of a run's text; `instead` says what else can be given."""
+) -> np.ndarray | Documents:
+    """The ids of a split of a run's text, or its documents; `instead` says what else can be given."""
     data, given = record.config.data, None
     if source is not None:
         given = tuple(absolute(dataclasses.replace(data, source=source).sources))
@@ -152,15 +162,15 @@ def _ids_of_split(
         data = dataclasses.replace(data, source=now)
     remedy = f"`source=PATH`{instead}"
     found = find_text(data, workdir, record, given=given, remedy=remedy, watch=watch)
-    ids = load_corpus(found, watch).split(split, data.split)
-    if len(ids) == 0:
+    part = load_corpus(found, watch).split(split, data.split)
+    if len(part) == 0:
         raise InputError(f"`split` is {split}: data.split {data.split} has none.")
-    return ids
+    return part
 
 
-def _ids_of_file(
+def _of_file(
     path: Path, model: LanguageModel, encoding: str, on_unknown: OnUnknown, watch: Watch
-) -> np.ndarray:
+) -> np.ndarray | Documents:
     with contextlib.suppress(OSError):
         check_stays(path, f"`text` is {path}")
     if not path.is_file():
@@ -177,4 +187,4 @@ def _ids_of_file(
     except InputError as error:
         message = str(error).replace("data.encoding", "encoding")
         raise InputError(f"`text` is {path}: {message}") from error
-    return load_corpus(found, watch).ids
+    return load_corpus(found, watch).whole

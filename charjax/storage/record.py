@@ -139,9 +139,9 @@ def parsed(values: Mapping[str, Any], step: int) -> Record:
     kind = text.vocabulary.kind
     if kind != config.data.vocabulary:
         refuse("vocabulary.kind", kind, f"expected {config.data.vocabulary}")
-    documents, whole = text.vocabulary.documents, config.data.documents == "none"
-    if documents is whole:
-        refuse("vocabulary.documents", documents, f"expected {not whole}")
+    documents = text.vocabulary.documents
+    if documents != config.data.has_documents:
+        refuse("vocabulary.documents", documents, f"expected {not documents}")
     unknown = set(standing) - {field.name for field in dataclasses.fields(Standing)}
     if unknown:
         refuse("standing", sorted(unknown), "there are no such fields")

@@ -1,17 +1,22 @@
 """Batches as a pure function of ids, seed and step, computed with numpy.
 
 Position p of a text of n symbols is the pair of an input, ids[p], and its target,
-ids[p + 1]: there are n - 1. Nothing is kept between calls, so the place in the data is
-the step number, and each host can ask for only its rows.
+ids[p + 1]: there are n - 1. Of documents each symbol is a target, the first of each after
+the start symbol: there are n. Nothing is kept between calls but a table of documents that
+could be made anew, so the place in the data is the step number, and each host can ask for
+only its rows.
 """
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from charjax.config.checks import refuse
 from charjax.config.data import SPLITS, DataConfig, Split
 from charjax.errors import InputError, counted
+from charjax.text.documents import Documents, Order
 from charjax.text.permutation import permuted
 
 
@@ -110,22 +115,63 @@ def random_window(
     return _gather(ids, indices, mask, np.ones((last - first, 1), bool))
 
 
+def document_window(
+    documents: Documents,
+    order: Order,
+    begins: np.ndarray,
+    sequence_length: int,
+    window: int,
+    row_range: tuple[int, int] | None = None,
+) -> Batch:
+    """Window `window` of documents one after the other, cut into rows.
+
+    `begins` has the position at which each row begins, and one more: where the last one
+    ends. A document may be cut by the end of a row, as by that of a window. The state is
+    zero before each document, and where a row begins.
+
+    >>> from charjax.text.vocabulary import Vocabulary
+    >>> documents = Documents.of(["no", "so"], Vocabulary("characters", "nos", True))
+    >>> order, begins = documents.order(), np.array([0, 4, 6])
+    >>> batch = document_window(documents, order, begins, sequence_length=4, window=0)
+    >>> batch.inputs.tolist(), batch.reset.tolist()[0]
+    ([[3, 0, 1, 3], [2, 1, 0, 0]], [True, False, False, True])
+    >>> batch.targets.tolist()
+    [[0, 1, 4, 2], [1, 4, 0, 0]]
+    """
+    first, last = row_range or (0, len(begins) - 1)
+    columns = np.arange(sequence_length) + window * sequence_length
+    positions = begins[first:last, None] + columns
+    mask = positions < begins[first + 1 : last + 1, None]
+    positions = np.where(mask, positions, 0)
+    ranks = np.searchsorted(order.stops, positions, side="right")
+    number = order.documents[ranks].astype(np.int64)
+    # As far before the end of its document in the order as in the text.
+    indices = documents.stops[number] - (order.stops[ranks] - positions)
+    fresh = indices == np.where(number > 0, documents.stops[number - 1], 0)
+    before = np.where(fresh, documents.start, documents.ids[indices - 1])
+    inputs = np.where(mask, before, 0).astype(np.int32)
+    targets = np.where(mask, documents.ids[indices], 0).astype(np.int32)
+    return Batch(inputs, targets, mask, mask & (fresh | (columns == 0)))
+
+
 def batches_per_epoch(n: int, data: DataConfig) -> int:
-    """Batches in one pass over a training text of `n` symbols.
+    """Batches in one pass over a training text of `n` symbols, or over documents that have
+    `n` with their ends.
 
     Raises InputError where the text has none at all.
 
     >>> batches_per_epoch(1_786_700, DataConfig())
     873
     """
-    count = _windows_of(data)(n, data.batch_size, data.sequence_length)
+    symbols = n + 1 if data.has_documents else n
+    count = _windows_of(data)(symbols, data.batch_size, data.sequence_length)
     if count == 0:
         check_length(n, data, "train")
     return count
 
 
 def batch_at(
-    ids: np.ndarray,
+    ids: np.ndarray | Documents,
     data: DataConfig,
     seed: int,
     step: int,
@@ -134,13 +180,22 @@ def batch_at(
     """The batch of a training step, or `row_range` (from, up to) of its rows.
 
     `step` counts from 0 and on through the epochs. The shape is always
-    `[data.batch_size or fewer rows, data.sequence_length]`.
+    `[data.batch_size or fewer rows, data.sequence_length]`. Documents come in an order
+    given by `seed` and epoch, and the state is zero before each: `reset` is `[b, t]`.
 
     >>> data = DataConfig(batch_size=2, sequence_length=3)
     >>> batch_at(np.arange(13), data, seed=0, step=3).inputs.tolist()
     [[3, 4, 5], [9, 10, 11]]
     """
+    if isinstance(ids, Documents) != data.has_documents:
+        remedy = f"`ids` is of type {type(ids).__name__}; with Documents name what they are"
+        refuse("data.documents", data.documents, remedy)
     epoch, window = divmod(step, batches_per_epoch(len(ids), data))
+    if isinstance(ids, Documents):
+        rows, length = data.batch_size, len(ids)
+        begins = np.minimum(np.arange(rows + 1) * _ceil(length, rows), length)
+        order = _order(ids, seed, epoch)
+        return document_window(ids, order, begins, data.sequence_length, window, row_range)
     if data.batching == "windows":
         return random_window(
             ids, data.batch_size, data.sequence_length, window, seed, epoch, row_range
@@ -148,33 +203,47 @@ def batch_at(
     return stream_window(ids, data.batch_size, data.sequence_length, window, row_range)
 
 
+@functools.lru_cache(maxsize=1)
+def _order(documents: Documents, seed: int, epoch: int) -> Order:
+    # The table of an epoch takes far longer to make than a batch.
+    return documents.order(seed, epoch)
+
+
 def check_length(n: int, data: DataConfig, split: Split) -> None:
     """Refuse a split of `n` symbols that is too short, with what would fit.
 
     Training needs one whole batch: batch_size * sequence_length positions for streams,
-    batch_size windows for windows. The others need 2 symbols, or a share of 0.
+    batch_size windows for windows. The others need 2 symbols, or one document, or a share
+    of 0.
 
     >>> check_length(100, DataConfig(batch_size=4, sequence_length=24), "train")
     """
     rows, length, unit = data.batch_size, data.sequence_length, data.vocabulary
-    if n < 2:
-        if n == 0 and data.split[SPLITS.index(split)] == 0:
+    share, first = data.split[SPLITS.index(split)], 1
+    if data.has_documents:
+        # Each symbol of documents is predicted, the first ones too.
+        unit, first = "symbols", 0
+    if n < 1 + first:
+        if n == 0 and share == 0:
             return
+        left, needed = f"{counted(n, unit)} for {split}, and at least 2 are", "longer text"
+        if data.has_documents:
+            left, needed = f"no document for {split}, and at least 1 is", "more documents"
         raise InputError(
-            f"data.split is {data.split!r}: it leaves {counted(n, unit)} for {split}, and "
-            "at least 2 are needed; give a longer text, or other shares."
+            f"data.split is {data.split!r}: it leaves {left} needed; give "
+            f"{'a ' if first else ''}{needed}, or other shares."
         )
     if split != "train":
         return
     if data.batching == "streams":
-        needed = rows * length + 1
-        fitting = [((n - 1) // length, length), (rows, (n - 1) // rows)]
+        needed = rows * length + first
+        fitting = [((n - first) // length, length), (rows, (n - first) // rows)]
     else:
         needed = rows + length
         fitting = [(n - length, length), (rows, n - rows)]
     if n >= needed:
         return
-    possible = [pair for pair in fitting if min(pair) >= 1] or [(1, n - 1)]
+    possible = [pair for pair in fitting if min(pair) >= 1] or [(1, n - first)]
     advice = " or ".join(
         f"data.batch_size {rows} with data.sequence_length {length}"
         for rows, length in possible

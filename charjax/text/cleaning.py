@@ -11,7 +11,7 @@ import itertools
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import AnyStr
+from typing import Any, AnyStr
 
 from charjax.config.data import DataConfig
 from charjax.errors import InputError
@@ -40,6 +40,7 @@ class Tally:
     lone_cr: int = 0
     before: int = 0
     after: int = 0
+    empty: int = 0
     file_digests: list[bytes] = dataclasses.field(default_factory=list)
 
     def notes(self) -> tuple[str, ...]:
@@ -54,6 +55,7 @@ class Tally:
             (self.lone_cr, "CR line end", " became LF"),
             (self.before, "symbol", " dropped before the start marker"),
             (self.after, "symbol", " dropped from the end marker on"),
+            (self.empty, "empty document", " skipped"),
         )
         return tuple(
             f"{number:,} {what}{'' if number == 1 else 's'}{done}"
@@ -81,56 +83,71 @@ def clean(
     """The clean text in chunks: str for a vocabulary of characters, bytes for bytes.
 
     Characters are decoded, byte-order marks taken off, CRLF and CR made LF, files joined
-    with a line end where one lacks it. Bytes stay as they are. Both are cut at the
+    with a line end where one lacks it. Bytes stay as they are. A separator of documents
+    stands in place of the line end, between files of bytes too. Both are cut at the
     markers. Raises InputError for bytes that the encoding does not know, at their offset,
     and for a marker that is not there.
 
     >>> "".join(clean("a\\r\\nb", DataConfig(), Tally()))
     'a\\nb'
     """
-    start, end = data.start_marker, data.end_marker
-    if data.vocabulary == "bytes":
-        return _cut(
-            _raw(origin, tally),
-            None if start is None else to_bytes(start),
-            None if end is None else to_bytes(end),
-            tally,
-        )
-    return _cut(
-        _characters(origin, data.encoding, tally),
-        None if start is None else "".join(_unify_line_ends([start], Tally())),
-        None if end is None else "".join(_unify_line_ends([end], Tally())),
-        tally,
-    )
+    parts: Any = _raw(origin, tally)
+    if data.vocabulary == "characters":
+        parts = _characters(origin, data.encoding, tally)
+    start, end = (_as_read(each, data) for each in (data.start_marker, data.end_marker))
+    return _cut(_joined(parts, separator(data)), start, end, tally)
 
 
-def _raw(origin: Origin, tally: Tally) -> Iterator[bytes]:
+def separator(data: DataConfig) -> Any:
+    """What stands between two documents, as the clean text has it; empty for files, and
+    for bytes without documents.
+
+    >>> separator(DataConfig(documents="lines", vocabulary="bytes"))
+    b'\\n'
+    """
+    if data.documents == "files" or (data.documents, data.vocabulary) == ("none", "bytes"):
+        return _as_read("", data)
+    return _as_read("\n" if data.documents in ("none", "lines") else data.documents, data)
+
+
+def _as_read(text: str | None, data: DataConfig) -> Any:
+    if text is None or data.vocabulary == "bytes":
+        return None if text is None else to_bytes(text)
+    return "".join(_unify_line_ends([text], Tally()))
+
+
+def _raw(origin: Origin, tally: Tally) -> Iterable[Iterator[bytes]]:
     if isinstance(origin, str):
-        yield from map(to_bytes, _slices(origin))
-    elif isinstance(origin, bytes):
-        yield from _slices(origin)
-    else:
-        for path in origin:
-            yield from _hashed(path, tally)
+        return [map(to_bytes, _slices(origin))]
+    if isinstance(origin, bytes):
+        return [_slices(origin)]
+    return (_hashed(path, tally) for path in origin)
 
 
-def _characters(origin: Origin, encoding: str, tally: Tally) -> Iterator[str]:
+def _characters(origin: Origin, encoding: str, tally: Tally) -> Iterable[Iterator[str]]:
     if isinstance(origin, str):
         tally.marks["byte-order mark"] += origin.startswith("\ufeff")
-        parts = [_slices(origin.removeprefix("\ufeff"))]
+        parts: Iterable[Iterator[str]] = [_slices(origin.removeprefix("\ufeff"))]
     elif isinstance(origin, bytes):
         parts = [_decode(_slices(origin), encoding, "the text given", tally)]
     else:
         parts = (
             _decode(_hashed(path, tally), encoding, str(path), tally) for path in origin
         )
-    last = ""
+    return (_unify_line_ends(part, tally) for part in parts)
+
+
+def _joined(parts: Iterable[Iterator[AnyStr]], joint: AnyStr) -> Iterator[AnyStr]:
+    """One file after the other, with `joint` behind each that does not end with it."""
+    last = joint[:0]
     for part in parts:
         first = True
-        for chunk in _unify_line_ends(part, tally):
-            if first and last not in ("", "\n"):
-                yield "\n"
-            first, last = False, chunk[-1]
+        for chunk in part:
+            if first and last and not last.endswith(joint):
+                yield joint
+            first = False
+            ending = chunk[-len(joint) :]
+            last = ending if len(chunk) >= len(joint) else (last + ending)[-len(joint) :]
             yield chunk
 
 

@@ -46,13 +46,18 @@ class TextDescription:
         >>> TextDescription(Vocabulary.from_text("ab"), np.array([1, 4]), "c0ffee").summary
         '5 characters, 2 symbols'
         """
-        length = counted(self.length, self.vocabulary.kind)
-        known = length if self.length else f"{self.vocabulary.kind} of an unknown text"
+        kind, end = self.vocabulary.kind, self.vocabulary.end
+        documents = 0 if end is None else int(self.counts[end])
+        known = counted(self.length - documents, kind)
+        if not self.length:
+            known = f"{kind} of an unknown text"
+        elif documents:
+            known += f" in {counted(documents, 'documents')}"
         return f"{known}, {counted(self.vocabulary.size, 'symbols')}"
 
     @functools.cached_property
     def length(self) -> int:
-        """How many symbols the text has."""
+        """How many symbols the text has, the end of each document counted."""
         return int(self.counts.sum())
 
     def lines(self) -> list[str]:
@@ -63,6 +68,7 @@ class TextDescription:
         [': 5 characters, 2 symbols', "rarest: 'a' 1, 'b' 4"]
         """
         present = np.flatnonzero(self.counts)
+        present = present[present != self.vocabulary.end]
         # Stable, so that equally rare symbols come in the order of the vocabulary.
         rarest = present[np.argsort(self.counts[present], kind="stable")][:5].tolist()
         symbols = self.vocabulary.symbols

@@ -84,6 +84,12 @@ class Documents:
     def _length(self) -> int:
         return positions(self.stops, self.ranks)
 
+    def texts(self, vocabulary: Vocabulary) -> Iterator[str]:
+        """Each document of this part as text, in the order of the split."""
+        for number in self.order().documents.tolist():
+            begin = self.stops[number - 1] if number else 0
+            yield vocabulary.decode(self.ids[begin : self.stops[number]])
+
     def order(self, seed: int | None = None, epoch: int = 0) -> Order:
         """The documents of this part in the order of an epoch, or in that of the split."""
         count, made = self.count, 0

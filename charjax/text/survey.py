@@ -6,12 +6,15 @@ import hashlib
 from pathlib import Path
 
 import numpy as np
+from jaxtyping import Int64
 
+from charjax.config.checks import refuse
 from charjax.config.data import DataConfig, OnUnknown
 from charjax.errors import InputError
 from charjax.text import sources, token_cache
-from charjax.text.cleaning import Tally, clean, raw_digest
+from charjax.text.cleaning import Tally, raw_digest
 from charjax.text.description import TextDescription, named
+from charjax.text.separation import left, pieces
 from charjax.text.sources import Origin
 from charjax.text.vocabulary import Vocabulary, codes, describe_unknown, to_bytes
 from charjax.text.watch import Watch, counter, silent
@@ -31,6 +34,11 @@ class Survey:
 
     origin: Origin = dataclasses.field(repr=False)
     """The text itself if it is in memory, or its files."""
+
+    stops: Int64[np.ndarray, "documents"] | None = dataclasses.field(
+        default=None, repr=False
+    )
+    """Where each document stops, its end symbol counted; None of a text without."""
 
     raw_digest: str | None = dataclasses.field(default=None, repr=False)
     """A digest of the files as they were; None for a text in memory."""
@@ -76,17 +84,15 @@ def survey(
     >>> text.length, text.vocabulary.symbols, text.counts.tolist()
     (5, 'ehlo', [1, 1, 2, 1])
     """
-    if vocabulary is not None and vocabulary.kind != data.vocabulary:
-        raise InputError(
-            f"data.vocabulary is {data.vocabulary!r}, but the vocabulary given is one of "
-            f"{vocabulary.kind}: use the same kind."
-        )
+    if vocabulary is not None:
+        _check_suits(vocabulary, data)
     origin, names = sources.locate(data, text, watch)
     if isinstance(origin, tuple):
         known = _look_up(data, origin, names, watch)
         if known is not None and vocabulary in (None, known.text.vocabulary):
             return known
-    code_counts, content, tally = _read(data, origin, watch)
+    keep = vocabulary if on_unknown == "skip" else None
+    code_counts, content, stops, tally = _read(data, origin, keep, watch)
     if not code_counts.any():
         raise InputError(
             f"{named(names)}: the text is empty"
@@ -97,17 +103,33 @@ def survey(
         own = Vocabulary.of_bytes()
     else:
         own = Vocabulary.from_text(map(chr, np.flatnonzero(code_counts)))
+    own = dataclasses.replace(own, documents=data.has_documents)
     chosen = own if vocabulary is None else vocabulary
     counts, left_out = _count(code_counts, chosen, on_unknown, named(names))
     notes = (*tally.notes(), *left_out, *_oddities(code_counts, counts))
     identity = {"content": content, "vocabulary": chosen.to_dict()}
+    if stops is not None:
+        counts[chosen.end] = len(stops)
+        identity["stops"] = hashlib.sha256(stops.astype("<i8", copy=False).data).hexdigest()
     fingerprint = token_cache.digest({"format": token_cache.FORMAT, **identity})
     described = TextDescription(chosen, counts, fingerprint, names, notes)
     if not isinstance(origin, tuple):
-        return Survey(described, data, origin)
+        return Survey(described, data, origin, stops)
     raw = tally.raw_digest()
     name = token_cache.index_name(data, sources.size(origin), raw)
-    return Survey(described, data, origin, raw, name if chosen == own else None)
+    return Survey(described, data, origin, stops, raw, name if chosen == own else None)
+
+
+def _check_suits(vocabulary: Vocabulary, data: DataConfig) -> None:
+    if vocabulary.kind != data.vocabulary:
+        raise InputError(
+            f"data.vocabulary is {data.vocabulary!r}, but the vocabulary given is one of "
+            f"{vocabulary.kind}: use the same kind."
+        )
+    if vocabulary.documents != data.has_documents:
+        has = "has" if vocabulary.documents else "has no"
+        remedy = f"the vocabulary given {has} start and end of documents"
+        refuse("data.documents", data.documents, remedy)
 
 
 def _look_up(
@@ -120,20 +142,38 @@ def _look_up(
     digest = raw_digest(paths, counter(watch, "checking the text", size))
     name = token_cache.index_name(data, size, digest)
     text = token_cache.look_up(name, names)
-    return None if text is None else Survey(text, data, paths, digest, name)
+    if text is None:
+        return None
+    stops = token_cache.read_stops(text.fingerprint) if text.vocabulary.documents else None
+    if text.vocabulary.documents and stops is None:
+        return None
+    return Survey(text, data, paths, stops, digest, name)
 
 
-def _read(data: DataConfig, origin: Origin, watch: Watch) -> tuple[np.ndarray, str, Tally]:
-    """How often each code point or byte occurs, the digest of the clean text, and what
-    cleaning did."""
+def _read(
+    data: DataConfig, origin: Origin, kept: Vocabulary | None, watch: Watch
+) -> tuple[np.ndarray, str, np.ndarray | None, Tally]:
+    """How often each code point or byte occurs, the digest of the clean text, where the
+    documents stop in what is `kept` of it (None is all), and what cleaning did."""
     tally = Tally(counter(watch, "reading the text", sources.size(origin)))
     content = hashlib.sha256()
     code_counts = np.zeros(256 if data.vocabulary == "bytes" else 0x110000, np.int64)
-    for chunk in clean(origin, data, tally):
+    stops, symbols, documents = [], 0, 0
+    for chunk, ends in pieces(origin, data, tally):
         content.update(to_bytes(chunk) if isinstance(chunk, str) else chunk)
-        found = np.bincount(codes(chunk))
-        code_counts[: found.size] += found
-    return code_counts, content.hexdigest(), tally
+        found, length = codes(chunk), len(chunk)
+        occurring = np.bincount(found)
+        code_counts[: occurring.size] += occurring
+        if ends is None:
+            continue
+        if kept is not None:
+            known = kept.encode_codes(found) >= 0
+            ends, length = left(ends, known), int(known.sum())
+        documents += len(ends)
+        stops.append(symbols + ends + np.arange(documents - len(ends), documents) + 1)
+        symbols += length
+    joined = np.concatenate(stops) if stops else None
+    return code_counts, content.hexdigest(), joined, tally
 
 
 def _count(

@@ -1,7 +1,8 @@
 """Encoded texts on disk: found by content, complete or absent, verified when opened.
 
     tokens/<fingerprint>/ids.npy       the ids, to be memory-mapped
-    tokens/<fingerprint>/corpus.json   vocabulary, counts, checksum of ids.npy
+    tokens/<fingerprint>/stops.npy     where each document stops, of a text of documents
+    tokens/<fingerprint>/corpus.json   vocabulary, counts, checksums of the arrays
     tokens/index/<bytes>-<key>.json    raw files and choices -> fingerprint and notes
 
 The index lets a second run skip decoding, which is most of its time with a large text
@@ -35,6 +36,9 @@ from charjax.text.watch import Watch, counter, silent
 # Raise it when cleaning or encoding changes its result: old entries are then not found.
 FORMAT = 1
 
+# Of the arrays in an entry.
+_IDS, _STOPS = "ids_checksum", "stops_checksum"
+
 _TEMPORARY = ".writing-"
 _LEFTOVER_AFTER_SECONDS = 24 * 3600
 
@@ -60,6 +64,8 @@ def index_name(data: DataConfig, size: int, raw_digest: str) -> str:
         "start_marker": data.start_marker,
         "end_marker": data.end_marker,
     }
+    if data.has_documents:
+        choices["documents"] = data.documents
     return f"{size}-{digest(choices)}"
 
 
@@ -84,18 +90,30 @@ def look_up(name: str, sources: tuple[str, ...]) -> TextDescription | None:
 
 
 def read(fingerprint: str, watch: Watch = silent) -> np.ndarray | None:
-    """The memory-mapped ids of an entry, every byte verified; None if it is missing or
-    damaged."""
+    """The memory-mapped ids of an entry, every byte verified; None if any of it is missing
+    or damaged."""
     entry = _entry(fingerprint)
-    if entry is None:
+    if entry is None or (_STOPS in entry and read_stops(fingerprint) is None):
         return None
-    path, checksum = directory() / fingerprint / "ids.npy", hashlib.sha256()
+    return _verified(directory() / fingerprint / "ids.npy", entry[_IDS], watch)
+
+
+def read_stops(fingerprint: str) -> np.ndarray | None:
+    """Where the documents of an entry stop, as `read` gives its ids."""
+    entry = _entry(fingerprint)
+    if entry is None or _STOPS not in entry:
+        return None
+    return _verified(directory() / fingerprint / "stops.npy", entry[_STOPS], silent)
+
+
+def _verified(path: Path, expected: str, watch: Watch) -> np.ndarray | None:
+    checksum = hashlib.sha256()
     try:
         advance = counter(watch, "checking the ids", path.stat().st_size)
         for chunk in read_chunks(path):
             checksum.update(chunk)
             advance(len(chunk))
-        right = checksum.hexdigest() == entry["ids_checksum"]
+        right = checksum.hexdigest() == expected
         return np.load(path, mmap_mode="r") if right else None
     except (InputError, OSError, ValueError, EOFError):
         return None
@@ -130,9 +148,13 @@ def lock(fingerprint: str, watch: Watch) -> Iterator[None]:
 
 
 def write(
-    text: TextDescription, pieces: Iterable[np.ndarray], verify: Callable[[int], None]
+    text: TextDescription,
+    pieces: Iterable[np.ndarray],
+    verify: Callable[[int], None],
+    stops: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Writes the entry of a text, and returns its ids memory-mapped.
+    """Writes the entry of a text, and returns its ids memory-mapped; `stops` is where its
+    documents stop.
 
     `verify` is called with the number of ids written, before the entry appears under its
     name, and may raise. Nothing is left of an entry that fails. Raises InputError where
@@ -145,14 +167,18 @@ def write(
         try:
             entry = temporary / "entry"
             entry.mkdir()
-            checksum, written = _write_ids(entry / "ids.npy", text, pieces)
+            dtype, length = text.vocabulary.id_dtype, text.length
+            checksum, written = _write_array(entry / "ids.npy", dtype, length, pieces)
             verify(written)
             record = {
                 "fingerprint": text.fingerprint,
                 "vocabulary": text.vocabulary.to_dict(),
                 "counts": text.counts.tolist(),
-                "ids_checksum": checksum,
+                _IDS: checksum,
             }
+            if stops is not None:
+                path, length = entry / "stops.npy", len(stops)
+                record[_STOPS], _ = _write_array(path, stops.dtype, length, [stops])
             (entry / "corpus.json").write_text(_sealed(record), "utf-8")
             # Mapped before the move: whoever replaces the entry later, these ids stay.
             ids = np.load(entry / "ids.npy", mmap_mode="r")
@@ -184,14 +210,13 @@ def write_index(name: str, text: TextDescription) -> None:
         os.replace(file.name, path)
 
 
-def _write_ids(
-    path: Path, text: TextDescription, pieces: Iterable[np.ndarray]
+def _write_array(
+    path: Path, dtype: np.dtype, length: int, pieces: Iterable[np.ndarray]
 ) -> tuple[str, int]:
-    dtype = text.vocabulary.id_dtype
     header = {
         "descr": np.lib.format.dtype_to_descr(dtype),
         "fortran_order": False,
-        "shape": (text.length,),
+        "shape": (length,),
     }
     beginning, written = io.BytesIO(), 0
     np.lib.format.write_array_header_1_0(beginning, header)

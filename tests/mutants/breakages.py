@@ -512,7 +512,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "a training text too short for one batch is refused",
         "charjax/text/batching.py",
-        "needed = rows * length + 1",
+        "needed = rows * length + first",
         "needed = rows * length",
         "tests/text/test_batching.py -k too_short",
     ),

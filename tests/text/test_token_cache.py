@@ -31,7 +31,7 @@ def test_a_second_run_maps_the_cache_without_decoding(write, cache, monkeypatch)
     loaded = load(first)
     assert entries(cache) == [first.text.fingerprint]
     for module in (corpus, surveying):
-        monkeypatch.setattr(module, "clean", refuse_to_decode)
+        monkeypatch.setattr(module, "pieces", refuse_to_decode)
     for vocabulary in (None, first.text.vocabulary):
         again = survey(data, vocabulary=vocabulary)
         assert again.text.lines() == first.text.lines()
@@ -115,7 +115,7 @@ def test_a_full_disk_leaves_nothing(write, cache, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(token_cache, "_write_ids", full)
+    monkeypatch.setattr(token_cache, "_write_array", full)
     with pytest.raises(InputError, match="No space left on device"):
         load(survey(write("hello")))
     assert entries(cache) == []

@@ -1,0 +1,114 @@
+"""A run of documents: told in symbols, resumed bit for bit, on any devices the same."""
+
+import json
+import math
+
+import jax
+import pytest
+from comparison import timeless_metrics
+
+import charjax
+from charjax import Config, DataConfig, InputError, ModelConfig, TrainConfig, fit
+from charjax.devices import mesh as meshes
+
+SYLLABLES = ("ka", "mo", "ri", "lu", "ta", "ne")
+NAMES = [a + b + c for a in SYLLABLES for b in SYLLABLES for c in SYLLABLES[:3]]
+# Some go on for several windows.
+LONG = ["ho" * length for length in (19, 20, 21, 22)]
+TEXT = "\n".join([*NAMES, "", *LONG]) + "\n"
+CONFIG = Config(
+    data=DataConfig(documents="lines", batch_size=8, sequence_length=8),
+    model=ModelConfig(num_layers=1, hidden_size=16, dropout=0.2),
+    train=TrainConfig(
+        **{"steps": 30, "eval_every": 10, "eval_rows": 4, "checkpoint_every": 10},
+        **{"log_every": 1, "sample_every": None},
+    ),
+)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A run that was not stopped, and its result."""
+    directory = tmp_path_factory.mktemp("documents") / "run"
+    return directory, fit(CONFIG, directory, text=TEXT, quiet=True)
+
+
+def test_its_losses_are_per_symbol_and_ends_count(run):
+    directory, result = run
+    lines = [json.loads(x) for x in (directory / "metrics.jsonl").read_text().splitlines()]
+    assert {line["unit"] for line in lines} == {"nats per symbol"}
+    for line in lines:
+        assert line["bits_per_symbol"] == pytest.approx(line["loss"] / math.log(2))
+        if line["split"] == "train":
+            assert "symbols_per_second" in line and "bits_per_char" not in line
+        else:
+            # A name has six characters and an end.
+            assert 1.05 < line["bits_per_char"] / line["bits_per_symbol"] <= 7 / 6
+    assert "nats per symbol" in repr(result)
+    vocabulary = charjax.load(directory).vocabulary
+    assert vocabulary.documents and "\n" not in vocabulary.symbols
+    text = result.model.text
+    assert text.notes == ("1 empty document skipped",)
+    assert text.summary == "812 characters in 112 documents, 14 symbols"
+
+
+def test_stopped_amid_documents_it_goes_on_bit_for_bit(run, tmp_path):
+    whole, result = run
+    epoch = result.config.optimizer.epoch_steps
+    assert epoch is not None and 10 < epoch < 20
+    for stop_at in (3, epoch, epoch + 5):
+        here = charjax.inspect_run(tmp_path)["step"] if stop_at > 3 else 0
+        stop = iter([False] * (stop_at - here - 1) + [True]).__next__
+        fit(CONFIG, tmp_path, text=TEXT, quiet=True, stop=stop)
+        assert charjax.inspect_run(tmp_path)["step"] == stop_at
+    fit(CONFIG, tmp_path, text=TEXT, quiet=True)
+    digests = {charjax.inspect_run(each)["digest"] for each in (whole, tmp_path)}
+    assert len(digests) == 1
+    assert timeless_metrics(tmp_path) == timeless_metrics(whole)
+
+
+def test_one_device_and_eight_have_the_same_losses(run, monkeypatch):
+    _, on_eight = run
+    make = meshes.make_mesh
+
+    def one(devices=None, model=1):
+        return make(jax.devices()[:1], model)
+
+    monkeypatch.setattr(meshes, "make_mesh", one)
+    on_one = fit(CONFIG, text=TEXT, quiet=True)
+    assert len(on_one.history) == len(on_eight.history)
+    for one_line, line in zip(on_one.history, on_eight.history, strict=True):
+        assert one_line["loss"] == pytest.approx(line["loss"], rel=1e-5)
+
+
+def test_it_is_scored_as_its_own_text_is_read(run, tmp_path):
+    directory, result = run
+    (tmp_path / "other.txt").write_text("kamori\n\nlutaneri\n")
+    found = charjax.evaluate_run(directory, text=tmp_path / "other.txt", rows=2)
+    assert (found["symbols"], found["documents"], found["characters"]) == (16, 2, 14)
+    assert found["nats_per_char"] == pytest.approx(found["nats_per_symbol"] * 16 / 14)
+    own = charjax.evaluate_run(directory, step="latest")
+    last = next(x for x in reversed(result.history) if x["split"] == "validation")
+    assert own["nats_per_symbol"] == pytest.approx(last["loss"])
+    with pytest.raises(InputError, match="`window` is 8"):
+        charjax.evaluate_run(directory, window=8)
+
+
+def test_other_documents_are_refused_and_nothing_is_written(run, tmp_path):
+    directory, _ = run
+    other = CONFIG.replace(**{"data.documents": "none"})
+    with pytest.raises(InputError, match=r"data\.documents: the run has 'lines', asked"):
+        fit(other, directory, text=TEXT, quiet=True)
+    few = CONFIG.replace(**{"data.split": (0.5, 0.001, 0.499)})
+    with pytest.raises(InputError, match=r"data\.split .* no document for validation"):
+        fit(few, tmp_path / "few", text="\n".join(NAMES[:90]), quiet=True)
+    assert not (tmp_path / "few").exists()
+
+
+def test_the_text_it_has_learned_from_is_its_documents_by_lines(run):
+    directory, _ = run
+    parts = [
+        "".join(charjax.text_of_run(directory, each)) for each in ("train", "validation")
+    ]
+    assert sorted("".join(parts).splitlines()) == sorted([*NAMES, *LONG])
+    assert parts[0].endswith("\n") and len(parts[0].splitlines()) == 100
