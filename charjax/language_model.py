@@ -83,7 +83,7 @@ class LanguageModel:
         if vocabulary.kind != config.data.vocabulary:
             kind = config.data.vocabulary
             refuse("data.vocabulary", kind, f"`vocabulary` is one of {vocabulary.kind}")
-        if vocabulary.documents != (config.data.documents != "none"):
+        if vocabulary.documents != config.data.has_documents:
             found = f"`vocabulary` has `documents={vocabulary.documents}`"
             refuse("data.documents", config.data.documents, found)
         check(config.model, vocabulary.size, jax.tree.map(np.asarray, params))
