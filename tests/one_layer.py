@@ -1,6 +1,7 @@
 """One layer of random numbers, run and differentiated."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -46,21 +47,35 @@ def arguments(
     return layer, inputs, cell.state(*state)
 
 
-def value_and_gradients(run, name, dtype, args, weights=jnp.float32):
-    """All outputs, and gradients of a random linear function of all of them."""
-    cell, (layer, inputs, state) = CELLS[name], args
-    one_hot = jnp.issubdtype(inputs.dtype, jnp.integer)
-    smooth = (layer, state) if one_hot else (layer, state, inputs)
+@functools.cache
+def outputs_of(run, name):
+    """`run` of a cell in float32, as one program for each shape."""
+    return jax.jit(functools.partial(run, CELLS[name], "float32"))
 
-    def scalar(smooth):
+
+@functools.cache
+def _differentiated(run, name, dtype, weights):
+    """The program of `value_and_gradients`: tests that differ in numbers share it."""
+
+    def scalar(smooth, ids, reset):
         layer, state, *features = smooth
-        outputs = run(cell, dtype, layer, *(features or [inputs]), state)
+        given = {} if reset is None else {"reset": reset}
+        outputs = run(CELLS[name], dtype, layer, *(features or [ids]), state, **given)
         random = np.random.default_rng(9)
         leaves = jax.tree.leaves(outputs)
         total = sum((leaf * random.normal(size=leaf.shape)).sum() for leaf in leaves)
         return total.astype(weights), outputs
 
-    gradients, outputs = jax.jit(jax.grad(scalar, has_aux=True))(smooth)
+    return jax.jit(jax.grad(scalar, has_aux=True))
+
+
+def value_and_gradients(run, name, dtype, args, weights=jnp.float32, reset=None):
+    """All outputs, and gradients of a random linear function of all of them."""
+    layer, inputs, state = args
+    ids = inputs if jnp.issubdtype(inputs.dtype, jnp.integer) else None
+    smooth = (layer, state) if ids is not None else (layer, state, inputs)
+    program = _differentiated(run, name, dtype, weights)
+    gradients, outputs = program(smooth, ids, reset)
     return outputs, gradients
 
 

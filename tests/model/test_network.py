@@ -1,6 +1,7 @@
 """The network against the equations, PyTorch, and its own promises."""
 
 import functools
+import itertools
 
 import jax
 import jax.numpy as jnp
@@ -436,8 +437,21 @@ def test_init_and_apply_under_vmap_and_grad():
         assert_close((values[k], pick(gradients, k)), single(pick(several, k)))
 
 
-@pytest.mark.parametrize(("cell", "layers", "embedding"), SHAPES)
-@pytest.mark.parametrize(("rows", "steps"), [(3, 5), (1, 1)])
+def gradient_cases():
+    """Every shape, of several steps and of one; where other cases have each pair, slow."""
+    for (rows, steps), shape in itertools.product([(3, 5), (1, 1)], SHAPES):
+        cell, layers, embedding = shape.values
+        # A deep one with an embedding and a single layer without.
+        quick = (layers != 2) and (steps > 1 or (layers == 1) == (embedding is None))
+        marks = [] if quick else pytest.mark.slow
+        yield pytest.param(
+            *(cell, layers, embedding, rows, steps), marks=marks, id=f"{shape.id}-{steps}"
+        )
+
+
+@pytest.mark.parametrize(
+    ("cell", "layers", "embedding", "rows", "steps"), [*gradient_cases()]
+)
 def test_gradients_equal_autodiff_of_the_plain_scan(cell, layers, embedding, rows, steps):
     config = make_config(cell, layers, embedding)
     params, ids = some_params(config), jnp.asarray(some_ids(rows, steps).T)

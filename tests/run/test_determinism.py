@@ -23,7 +23,7 @@ CONFIG = Config(
         steps=STEPS,
         eval_every=5,
         eval_rows=4,
-        checkpoint_every=4,
+        checkpoint_every=8,
         log_every=1,
         sample_every=None,
     ),
@@ -77,7 +77,7 @@ def same_bits(tmp_path, stops, **changes):
 )
 def test_a_stopped_run_equals_one_never_stopped(tmp_path, changes):
     # At a save, one after it, at the end of an epoch and one before the last step.
-    same_bits(tmp_path, (4, 5), **changes)
+    same_bits(tmp_path, (8, 9), **changes)
 
 
 @pytest.mark.slow
@@ -85,6 +85,6 @@ def test_a_stopped_run_equals_one_never_stopped(tmp_path, changes):
 def test_every_cell_batching_and_precision_is_exact(tmp_path, cell, batching, precision):
     same_bits(
         tmp_path,
-        (1, 4, 5, 10, 11, 21),
+        (1, 8, 9, 10, 11, 21),
         **{"model.cell": cell, "data.batching": batching, "train.precision": precision},
     )

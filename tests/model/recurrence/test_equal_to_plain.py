@@ -11,7 +11,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from one_layer import CELLS, arguments, assert_close, error, value_and_gradients
+from one_layer import (
+    CELLS,
+    arguments,
+    assert_close,
+    error,
+    outputs_of,
+    value_and_gradients,
+)
 
 from charjax import Config
 from charjax.devices import mesh as meshes
@@ -67,7 +74,7 @@ IMPLEMENTATIONS = {
     "gpu": Implementation(gpu.run, (*OURS, "layer norm"), steps=12),
     # Rows, inputs and units that fill no tile, and blocks of two steps.
     "tpu": Implementation(
-        tpu.run, (*OURS, "layer norm"), rows=6, marks="pallas_call", steps=6
+        tpu.run, (*OURS, "layer norm"), rows=6, marks="pallas_call", steps=6, long=60
     ),
     "triton": Implementation(
         triton.run,
@@ -89,8 +96,15 @@ CASES = [
 SOME = [case for case in CASES if not case.values[2] or case.values[1] == "lstm"]
 NO_IDS = [case for case in CASES if not case.values[2]]
 LSTM = [case for case in NO_IDS if case.values[1] == "lstm"]
+# All cells read ids in one implementation; in the others they are slow tests.
+EACH = [
+    case
+    if case in SOME or case.values[0] == "scan"
+    else pytest.param(*case.values, marks=pytest.mark.slow, id=case.id)
+    for case in CASES
+]
 
-every_case = pytest.mark.parametrize(("name", "cell", "one_hot"), CASES)
+every_case = pytest.mark.parametrize(("name", "cell", "one_hot"), EACH)
 some_cases = pytest.mark.parametrize(("name", "cell", "one_hot"), SOME)
 every_cell = pytest.mark.parametrize(("name", "cell", "one_hot"), NO_IDS)
 every_implementation = pytest.mark.parametrize(("name", "cell", "one_hot"), LSTM)
@@ -106,8 +120,7 @@ def layer_of(name, cell, one_hot, steps=None):
 def expected(cell, one_hot, steps, rows, sizes, resets=False):
     args = arguments(cell, steps, rows, one_hot=one_hot, sizes=sizes)
     reset = reset_of(steps, rows) if resets else None
-    run = functools.partial(plain.run, reset=reset)
-    return value_and_gradients(run, cell, "float32", args)
+    return value_and_gradients(plain.run, cell, "float32", args, reset=reset)
 
 
 def reset_of(steps, rows):
@@ -131,10 +144,10 @@ def test_values_and_gradients_equal_the_plain_scan(name, cell, one_hot):
 @some_cases
 def test_resets_inside_a_window_equal_the_plain_scan(name, cell, one_hot):
     it = IMPLEMENTATIONS[name]
-    run = functools.partial(it.run, reset=reset_of(it.steps, it.rows))
-    args = layer_of(name, cell, one_hot)
+    args, reset = layer_of(name, cell, one_hot), reset_of(it.steps, it.rows)
     exact = expected(cell, one_hot, it.steps, it.rows, it.sizes, resets=True)
-    assert_close(value_and_gradients(run, cell, "float32", args), exact, 1e-5)
+    hand = value_and_gradients(it.run, cell, "float32", args, reset=reset)
+    assert_close(hand, exact, 1e-5)
     # What a row was before counts for nothing where it begins again.
     for leaf in map(np.asarray, jax.tree.leaves(exact[1][1])):
         assert not leaf[[0, 4]].any() and leaf[[1, 2, 3, 5]].any()
@@ -148,9 +161,9 @@ def test_bfloat16_is_close_and_keeps_states_and_gradients_in_float32(name, cell,
     rounded = value_and_gradients(it.run, cell, "bfloat16", args)
     assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(rounded))
     assert 0 < error(rounded, exact) < it.bound
-    run = functools.partial(it.run, reset=reset)
     exact = expected(cell, one_hot, it.steps, it.rows, it.sizes, resets=True)
-    assert 0 < error(value_and_gradients(run, cell, "bfloat16", args), exact) < it.bound
+    rounded = value_and_gradients(it.run, cell, "bfloat16", args, reset=reset)
+    assert 0 < error(rounded, exact) < it.bound
 
 
 @every_cell
@@ -171,8 +184,8 @@ def test_where_every_step_begins_again_the_hidden_kernel_learns_nothing(
     name, cell, one_hot
 ):
     it = IMPLEMENTATIONS[name]
-    run = functools.partial(it.run, reset=jnp.ones((it.steps, it.rows), bool))
-    _, gradients = value_and_gradients(run, cell, "float32", layer_of(name, cell, one_hot))
+    args, reset = layer_of(name, cell, one_hot), jnp.ones((it.steps, it.rows), bool)
+    _, gradients = value_and_gradients(it.run, cell, "float32", args, reset=reset)
     assert not gradients[0]["kernel_h"].any()
 
 
@@ -181,8 +194,11 @@ def test_length_holds_each_rows_state(name, cell, one_hot):
     it = IMPLEMENTATIONS[name]
     layer, inputs, state = layer_of(name, cell, one_hot)
     length = jnp.arange(it.rows) % (it.steps + 1)
-    args = (CELLS[cell], "float32", layer, inputs, state)
-    assert_close(it.run(*args, length=length), plain.run(*args, length=length), 1e-5)
+    hand, exact = (
+        outputs_of(run, cell)(layer, inputs, state, length=length)
+        for run in (it.run, plain.run)
+    )
+    assert_close(hand, exact, 1e-5)
 
 
 def test_several_steps_a_round_are_the_same_text_read():
@@ -240,8 +256,9 @@ def test_under_vmap_it_is_the_same(name, cell, one_hot):
         hidden, last = run(CELLS[cell], "float32", *args)
         return (hidden**2).sum() + sum((leaf**2).sum() for leaf in last)
 
-    hand = jax.vmap(jax.grad(functools.partial(total, it.run)))(stacked)
-    exact = [jax.grad(functools.partial(total, plain.run))(args) for args in several]
+    hand = jax.jit(jax.vmap(jax.grad(functools.partial(total, it.run))))(stacked)
+    alone = jax.jit(jax.grad(functools.partial(total, plain.run)))
+    exact = [alone(args) for args in several]
     assert_close(hand, jax.tree.map(lambda *leaves: jnp.stack(leaves), *exact), 1e-5)
 
 
@@ -298,21 +315,27 @@ def trained(name, layout, cell, hidden, rows):
     return jax.tree.map(np.asarray, (after.params, after.carry, metrics))
 
 
-@pytest.mark.parametrize(
-    "layout",
-    [
-        pytest.param(layout, marks=[] if "devices, in" in layout else pytest.mark.slow)
-        for layout in LAYOUTS
-    ],
-)
-@pytest.mark.parametrize("name", sorted(IMPLEMENTATIONS.keys() & {"gpu", "triton", "tpu"}))
-def test_a_step_of_training_is_that_of_the_plain_scan(name, layout):
+# Every implementation in the layout that has most in it, with one cell; the rest is slow.
+QUICK = {("gpu", "rnn"), ("tpu", "gru"), ("triton", "lstm")}
+STEPS = [
+    pytest.param(
+        *(name, layout, cell),
+        marks=[]
+        if layout == "four devices, in parts" and (name, cell) in QUICK
+        else pytest.mark.slow,
+    )
+    for name in ("gpu", "tpu", "triton")
+    for layout in LAYOUTS
+    for cell in IMPLEMENTATIONS[name].kernels
+]
+
+
+@pytest.mark.parametrize(("name", "layout", "cell"), STEPS)
+def test_a_step_of_training_is_that_of_the_plain_scan(name, layout, cell):
     it = IMPLEMENTATIONS[name]
     # So many rows that each device has as many in each part.
     sizes = max(16, it.sizes[1]), 8 * it.rows
-    for cell in it.kernels:
-        hand = trained(name, layout, cell, *sizes)
-        # Each part of a batch drops others.
-        whole = "in parts" if "in parts" in layout else "one device"
-        exact = trained("plain", whole, cell, *sizes)
-        assert_close(hand, exact, 1e-5)
+    hand = trained(name, layout, cell, *sizes)
+    # Each part of a batch drops others.
+    whole = "in parts" if "in parts" in layout else "one device"
+    assert_close(hand, trained("plain", whole, cell, *sizes), 1e-5)
