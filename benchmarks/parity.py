@@ -136,6 +136,7 @@ def main() -> None:
         config = make_config(cell, options.text, options.steps)
         corpus = load(survey(config.data))
         ids, size = corpus.split("train", config.data.split), corpus.text.vocabulary.size
+        assert isinstance(ids, np.ndarray)
         losses = {
             "PyTorch": train_torch(config, ids, size),
             "charjax": train_charjax(config, ids, size),

@@ -118,8 +118,9 @@ def text_of_run(
     step: str | int = "best",
     quiet: bool = False,
 ) -> Decoded:
-    """The text that a run has learned from, or another split of it, as pieces of `str`;
-    a line end stands behind each of its documents.
+    """The text that a run has learned from, or another split of it, as pieces of `str`.
+
+    A line end stands behind each of its documents.
 
     Args:
       workdir: a run's directory, or a model that was saved, which needs `source`.
@@ -147,7 +148,7 @@ def _of_split(
     watch: Watch,
     instead: str = "",
 ) -> np.ndarray | Documents:
-    """The ids of a split of a run's text, or its documents; `instead` says what else can be given."""
+    """A split of a run's text; `instead` says what else can be given."""
     data, given = record.config.data, None
     if source is not None:
         given = tuple(absolute(dataclasses.replace(data, source=source).sources))

@@ -130,7 +130,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         "a cache of tokens that is damaged is made anew",
         "charjax/text/token_cache.py",
-        'right = checksum.hexdigest() == entry["ids_checksum"]',
+        "right = checksum.hexdigest() == expected",
         "right = True",
         "tests/text/test_token_cache.py -k damaged_entry",
     ),
@@ -537,6 +537,27 @@ MUTANTS: tuple[Mutant, ...] = (
         "np.full((last - first, 1), window == 0)",
         "np.full((last - first, 1), False)",
         "tests/text/test_batching.py",
+    ),
+    Mutant(
+        "the state is zero before each document",
+        "charjax/text/batching.py",
+        "mask & (fresh | (columns == 0))",
+        "mask & (columns == 0)",
+        "tests/text/test_documents.py -k epoch",
+    ),
+    Mutant(
+        "a separator may lie across two chunks",
+        "charjax/text/separation.py",
+        "settled = max(len(rest) - len(between) + 1, 0)",
+        "settled = len(rest)",
+        "tests/text/test_documents.py -k separators",
+    ),
+    Mutant(
+        "a row of a score begins with a document",
+        "charjax/evaluation/protocols.py",
+        "begins = starts[np.searchsorted(starts, -(-np.arange(rows + 1) * total // rows))]",
+        "begins = -(-np.arange(rows + 1) * total // rows)",
+        "tests/evaluation/test_documents.py",
     ),
     Mutant(
         "only the rows that say so are reset",
