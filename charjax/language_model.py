@@ -240,7 +240,7 @@ class LanguageModel:
                 f"`num_samples` is {samples}: with several primes there is one text for "
                 "each; name a prime as often as you want texts of it."
             )
-        return writing.written(self._trained, primes, length, samples, settings, *rest)
+        return writing.written(self.trained, primes, length, samples, settings, *rest)
 
     def stream(
         self,
@@ -261,10 +261,11 @@ class LanguageModel:
         if length is not None:
             length = checked("`length`", length, Annotated[int, AtLeast(0)])
         check_instance("prime", prime, str)
-        return writing.stream(self._trained, prime, length, asked)
+        return writing.stream(self.trained, prime, length, asked)
 
     @property
-    def _trained(self) -> writing.Trained:
+    def trained(self) -> writing.Trained:
+        """What the functions of `charjax.sampling` take."""
         return writing.Trained(self.config, self.params, self.text, self._recurrence)
 
     @computing()
@@ -286,7 +287,7 @@ class LanguageModel:
             raise InputError("`text` is empty: predict needs at least one character.")
         if carry is not None:
             check_carry(self.config, carry, 1)
-        state = writing.start(self._trained, [ids], carry)
+        state = writing.start(self.trained, [ids], carry)
         return np.asarray(jax.nn.softmax(state.logits[0])), state.carry
 
     @computing()

@@ -1,7 +1,6 @@
 """`charjax sample` and `sample.py`: text written by a trained model."""
 
 import contextlib
-import dataclasses
 import json
 import re
 import sys
@@ -13,14 +12,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 import tyro
 
 import charjax
+from charjax.commands.dialogue import Told
+from charjax.commands.interactive import converse
 from charjax.commands.of_run import OfRun, Switch, source_named
 from charjax.commands.signals import Signals
+from charjax.commands.texts import plain, text_of_file, unescaped, write
 from charjax.config.data import OnUnknown
 from charjax.errors import InputError
 from charjax.reporting import progress
 from charjax.reporting.samples import laid_out
 from charjax.sampling.options import SamplingOptions
-from charjax.text.sources import is_stream
 
 if TYPE_CHECKING:
     # It brings NumPy, which help and wrong options do not wait for.
@@ -51,6 +52,9 @@ class Options(OfRun):
     seed: int = 0
     """The same seed gives the same text."""
 
+    interactive: Switch = False
+    """Type text and see it go on, line after line; /help says what else can be typed."""
+
     num_samples: int = 1
     """Texts to write, in one batch."""
 
@@ -75,15 +79,18 @@ class Options(OfRun):
 EXAMPLES = (
     'charjax sample --workdir runs/mine --prime "Once " --length 500',
     "charjax sample --temperature 0.7 --num-samples 3",
+    "charjax sample --interactive",
 )
 
 
-def run(options: Options, _: Signals) -> int:
+def run(options: Options, signals: Signals) -> int:
     """Prints text that the model writes."""
     from charjax.sampling.writing import check_known
 
     prompts = _prompts(options, options.prompts) if options.prompts else None
     prime = _prime(options)
+    if options.interactive:
+        _check_interactive(options)
     if options.source and not options.novelty:
         raise InputError("--data.source is given without --novelty, which it is for.")
     corpus = _corpus(options) if options.novelty else None
@@ -95,10 +102,13 @@ def run(options: Options, _: Signals) -> int:
             return name if prompts is None else f"--prompts, line {k + 1}"
 
         check_known(model.vocabulary, prompts or [prime], place)
+    if options.interactive:
+        told, how = Told(options.length, options.seed), unescaped(options.options)
+        return converse(model, told, how, prime, options.on_unknown, signals)
     settings: dict[str, Any] = {
         "seed": options.seed,
         "on_unknown": options.on_unknown,
-        "options": _unescaped(options.options),
+        "options": unescaped(options.options),
         "best_of": options.best_of,
     }
     pieces: Iterable[str]
@@ -119,16 +129,26 @@ def run(options: Options, _: Signals) -> int:
             if sys.stdout.isatty():
                 # Where texts appear a bar would be drawn over them.
                 shown.close()
-            _write(piece)
+            write(piece)
     if not options.json and (sys.stdout.isatty() or model.vocabulary.documents):
-        _write("\n")
+        write("\n")
     if corpus is not None:
         found = charjax.novelty(new, corpus)
         if options.json:
-            _write(json.dumps({"novelty": found.to_dict()}) + "\n")
+            write(json.dumps({"novelty": found.to_dict()}) + "\n")
         else:
             print(*found.lines(), sep="\n", file=sys.stderr)
     return 0
+
+
+def _check_interactive(options: Options) -> None:
+    for name in ("prompts", "json", "novelty", "num_samples", "best_of"):
+        if getattr(options, name) != getattr(Options, name):
+            option = name.replace("_", "-")
+            raise InputError(
+                f"--interactive and --{option} are both given: it writes one text, and "
+                f"shows it as it is made; leave out --{option}."
+            )
 
 
 def _pieces(
@@ -192,57 +212,16 @@ def _prompts(options: Options, path: Path) -> list[str]:
         if getattr(options, name):
             option = name.replace("_", "-")
             raise InputError(f"--prompts and --{option} are both given: give one of them.")
-    text = _text("--prompts", path)
+    text = text_of_file("--prompts", path)
     if not text:
         raise InputError(f"--prompts is {path}: it is empty; give one a line.")
     # A form feed or a line separator of Unicode stands in a line and ends none.
     return text.removesuffix("\n").split("\n")
 
 
-def _unescaped(options: SamplingOptions) -> SamplingOptions:
-    """The options with line ends and tabs in what they say in text."""
-    texts = {}
-    for name in ("ban", "allow", "stop"):
-        given = getattr(options, name)
-        if isinstance(given, str):
-            texts[name] = _plain(given)
-        elif given is not None:
-            texts[name] = _plain(given[0]) if len(given) == 1 else tuple(map(_plain, given))
-    return dataclasses.replace(options, **texts)
-
-
-def _plain(text: str) -> str:
-    escapes = {"\\n": "\n", "\\t": "\t", "\\\\": "\\"}
-    return re.sub(r"\\[nt\\]", lambda found: escapes[found[0]], text)
-
-
 def _prime(options: Options) -> str:
     if options.prime_file is None:
-        return _plain(options.prime)
+        return plain(options.prime)
     if options.prime:
         raise InputError("--prime and --prime-file are both given: give one of them.")
-    return _text("--prime-file", options.prime_file)
-
-
-def _text(option: str, path: Path) -> str:
-    try:
-        # Nobody may ever write to a named pipe. One that is open already is read, such as
-        # /dev/stdin or a shell's <(command).
-        if not path.is_fifo() or is_stream(path):
-            return path.read_text("utf-8-sig")
-        problem = "it is a pipe; give a file, or /dev/stdin"
-    except OSError as error:
-        problem = error.strerror
-    except UnicodeDecodeError as error:
-        problem = f"it is not UTF-8 at byte {error.start}"
-    raise InputError(f"{option} is {path}: {problem}.")
-
-
-def _write(text: str) -> None:
-    """To standard output: UTF-8 to a file or pipe, what a terminal can show to it."""
-    if sys.stdout.isatty():
-        encoding = sys.stdout.encoding or "utf-8"
-        sys.stdout.write(text.encode(encoding, "replace").decode(encoding))
-    else:
-        sys.stdout.buffer.write(text.encode("utf-8", "surrogatepass"))
-    sys.stdout.flush()
+    return text_of_file("--prime-file", options.prime_file)

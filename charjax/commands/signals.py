@@ -4,8 +4,8 @@ import contextlib
 import os
 import signal
 import threading
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
@@ -18,11 +18,27 @@ class Signals:
 
     received: list[int]
     asked: list[bool]
+    own: set[int] = field(default_factory=set)
+    """Signals that the command handles itself."""
 
     def stop(self) -> bool:
         if not self.asked:
             self.asked.append(True)
         return bool(self.received)
+
+    @contextlib.contextmanager
+    def handled_by(self, handle: Callable[..., None]) -> Iterator[None]:
+        """Has Python call `handle` on SIGINT, which then ends nothing by itself."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before = signal.signal(signal.SIGINT, handle)
+        self.own.add(signal.SIGINT)
+        try:
+            yield
+        finally:
+            self.own.discard(signal.SIGINT)
+            signal.signal(signal.SIGINT, before)
 
 
 @contextlib.contextmanager
@@ -36,7 +52,7 @@ def collected() -> Iterator[Signals]:
 
     def watch() -> None:
         while number := os.read(reading, 1)[0]:
-            if number not in handled:
+            if number not in handled or number in signals.own:
                 continue
             if signals.received or not signals.asked:
                 os.write(2, b"\ninterrupted\n")

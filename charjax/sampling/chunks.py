@@ -96,6 +96,9 @@ class Chunk:
     ended: np.ndarray | None
     """Why each row has ended by now, as `past.ENDS` has it; None where none can."""
 
+    state: sampling.SamplingState
+    """Behind CHUNK characters, all of them or not."""
+
 
 def drawn(
     config: Config,
@@ -126,21 +129,24 @@ def drawn(
         )
         past = state.past
         if past is not None:
-            chunk = _chunk(made, past.ended, left)
+            chunk = _chunk(made, past.ended, left, state)
             yield chunk
             if chunk.ended is not None and chunk.ended.all():
                 return
         else:
             # The next chunk is under way while this one is looked at.
             if waiting is not None:
-                yield _chunk(waiting, None, None)
-            waiting = made
+                yield _chunk(waiting[0], None, None, waiting[1])
+            waiting = made, state
         left = None if left is None else left - CHUNK
     if waiting is not None:
-        yield _chunk(waiting, None, None if left is None else left + CHUNK)
+        made, state = waiting
+        yield _chunk(made, None, None if left is None else left + CHUNK, state)
 
 
-def _chunk(made: Any, ended: Array | None, left: int | None) -> Chunk:
+def _chunk(
+    made: Any, ended: Array | None, left: int | None, state: sampling.SamplingState
+) -> Chunk:
     """The first `left` characters that were made, and what has ended by them."""
     arrays = jax.tree.map(np.asarray, made)
     why = None if ended is None else np.asarray(ended)
@@ -149,7 +155,7 @@ def _chunk(made: Any, ended: Array | None, left: int | None) -> Chunk:
         # where nothing is left, is -1.
         last = arrays.ids[:, left - 1], arrays.ids[:, left]
         why = np.where(np.where(why == EXHAUSTED, *last) < 0, why, LENGTH)
-    return Chunk(jax.tree.map(lambda leaf: leaf[:, :left], arrays), why)
+    return Chunk(jax.tree.map(lambda leaf: leaf[:, :left], arrays), why, state)
 
 
 def _placed(state: sampling.SamplingState, params: Params) -> sampling.SamplingState:

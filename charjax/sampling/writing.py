@@ -99,10 +99,11 @@ def chunks(
             log_probs=log_probs,
         )
 
-    return _with_memory(made(), lack)
+    return with_memory(made(), lack)
 
 
-def _with_memory(made: Iterator[Chunk], lack: str) -> Iterator[Chunk]:
+def with_memory(made: Iterator[Chunk], lack: str) -> Iterator[Chunk]:
+    """The chunks; where the memory is too small for one, that is said."""
     while True:
         # Nothing is left open at the `yield`, where other code runs: what is read half is
         # closed when Python ends, and modules are no longer whole.

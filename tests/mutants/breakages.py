@@ -474,7 +474,7 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     Mutant(
         "text is written byte for byte",
-        "charjax/commands/sample.py",
+        "charjax/commands/texts.py",
         'text.encode("utf-8", "surrogatepass")',
         'text.encode("utf-8", "replace")',
         'tests/commands/test_commands.py -k "sampling_writes or odd_characters"',
