@@ -72,16 +72,19 @@ def run(options: Options, _: Signals) -> int:
     if options.json:
         print(json.dumps(found))
         return 0
-    units = [unit for unit in ("bytes", "characters") if unit in found]
+    units = {"symbols": "symbol", "bytes": "byte", "characters": "char"}
+    units = {unit: short for unit, short in units.items() if unit in found}
     scores = (
         f"{found[f'nats_per_{short}']:.4f} nats, {found[f'bits_per_{short}']:.4f} bits per "
         f"{unit.removesuffix('s')}"
-        for unit, short in ((unit, unit.removesuffix("s")[:4]) for unit in units)
+        for unit, short in units.items()
     )
     amount = ", ".join(counted(found[unit], unit) for unit in units)
     how = f"{counted(found['rows'], 'rows')}, state carried"
     if found["window"] is not None:
         how = f"windows of {found['window']} from zero state"
+    elif "documents" in found:
+        how = f"{counted(found['documents'], 'documents')}, each from its start to its end"
     print(
         f"{found['text']}, step {found['step']:,}: {', '.join(scores)}, "
         f"perplexity {found['perplexity']:.3f} ({amount}, {how})"
