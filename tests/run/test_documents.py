@@ -4,11 +4,13 @@ import json
 import math
 
 import jax
+import numpy as np
 import pytest
 from comparison import timeless_metrics
 
 import charjax
 from charjax import Config, DataConfig, InputError, ModelConfig, TrainConfig, fit
+from charjax.commands.cli import main
 from charjax.devices import mesh as meshes
 
 SYLLABLES = ("ka", "mo", "ri", "lu", "ta", "ne")
@@ -87,11 +89,40 @@ def test_it_is_scored_as_its_own_text_is_read(run, tmp_path):
     found = charjax.evaluate_run(directory, text=tmp_path / "other.txt", rows=2)
     assert (found["symbols"], found["documents"], found["characters"]) == (16, 2, 14)
     assert found["nats_per_char"] == pytest.approx(found["nats_per_symbol"] * 16 / 14)
+    # As many numbers as there are symbols.
+    model = charjax.load(directory)
+    nats = [*model.score("kamori"), *model.score("lutaneri")]
+    assert found["nats_per_symbol"] == pytest.approx(np.mean(nats), abs=1e-5)
+    assert len(nats) == 16
     own = charjax.evaluate_run(directory, step="latest")
     last = next(x for x in reversed(result.history) if x["split"] == "validation")
     assert own["nats_per_symbol"] == pytest.approx(last["loss"])
     with pytest.raises(InputError, match="`window` is 8"):
         charjax.evaluate_run(directory, window=8)
+
+
+def test_its_score_is_printed_per_symbol_and_per_character(run, tmp_path, capsys):
+    (tmp_path / "other.txt").write_text("kamori\n\nlutaneri\n")
+    words = ["--workdir", str(run[0]), "--text", str(tmp_path / "other.txt")]
+    assert main(["evaluate", *words, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert main(["evaluate", *words]) == 0
+    shown = capsys.readouterr().out
+    assert f" {found['bits_per_symbol']:.4f} bits per symbol, " in shown
+    assert f" {found['bits_per_char']:.4f} bits per character, " in shown
+    assert shown.endswith(
+        "(16 symbols, 14 characters, 2 documents, each from its start to its end)\n"
+    )
+
+
+def test_its_samples_are_some_documents_one_a_line(run):
+    directory, _ = run
+    model = charjax.load(directory, "latest")
+    heading, *shown = (directory / "samples.txt").read_text().splitlines()
+    assert heading == "--- step 30 ---"
+    drawn = model.generate("", 300, num_samples=10, seed=30)
+    assert shown == [*drawn, ""] and len("".join(drawn)) <= 300
+    assert set("".join(drawn)) <= set("kamorilutaneho")
 
 
 def test_other_documents_are_refused_and_nothing_is_written(run, tmp_path):
