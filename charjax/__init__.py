@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from charjax.evaluation.evaluate import evaluate as evaluate
     from charjax.evaluation.novelty import Novelty as Novelty
     from charjax.evaluation.novelty import novelty as novelty
+    from charjax.evaluation.options import Dynamic as Dynamic
     from charjax.language_model import LanguageModel as LanguageModel
     from charjax.language_model import load as load
     from charjax.model.network import apply as apply
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
     from charjax.sampling.options import SamplingOptions as SamplingOptions
     from charjax.text.batching import Batch as Batch
     from charjax.text.batching import batch_at as batch_at
+    from charjax.text.documents import Documents as Documents
     from charjax.text.vocabulary import Vocabulary as Vocabulary
     from charjax.training.state import TrainState as TrainState
     from charjax.training.state import initial_state as initial_state
@@ -67,6 +69,7 @@ else:
         "errors": ("Diverged", "InputError"),
         "evaluation.evaluate": ("Evaluation", "evaluate"),
         "evaluation.novelty": ("Novelty", "novelty"),
+        "evaluation.options": ("Dynamic",),
         "language_model": ("LanguageModel", "load"),
         "model.network": ("apply", "init", "initial_carry"),
         "run.fit": ("FitResult", "fit"),
@@ -75,6 +78,7 @@ else:
         "sampling.draw": ("sample",),
         "sampling.options": ("SamplingOptions",),
         "text.batching": ("Batch", "batch_at"),
+        "text.documents": ("Documents",),
         "text.vocabulary": ("Vocabulary",),
         "training.state": ("TrainState", "initial_state"),
         "training.step": ("train_step",),

@@ -12,6 +12,7 @@ from charjax.commands.of_run import OfRun, Switch, source_named
 from charjax.commands.signals import Signals
 from charjax.config.data import OnUnknown, Split
 from charjax.errors import InputError, counted
+from charjax.evaluation.options import Dynamic
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,19 @@ class Options(OfRun):
     on_unknown: OnUnknown = "error"
     """What to do with characters that the model does not know."""
 
+    dynamic: Switch = False
+    """Let the model go on learning from each segment once it is scored (dynamic
+    evaluation, Krause et al. 2018)."""
+
+    dynamic_rate: float | None = None
+    """About how far a parameter then moves with each segment."""
+
+    dynamic_decay: float | None = None
+    """Share of the way back to where a parameter began, with each segment."""
+
+    dynamic_length: int | None = None
+    """Characters in a segment."""
+
     json: Switch = False
     """Print JSON."""
 
@@ -57,6 +71,7 @@ def run(options: Options, _: Signals) -> int:
     """Prints the score of a split or a text."""
     if (options.protocol == "windowed") != (options.window is not None):
         raise InputError("--protocol windowed and --window N go together: give both.")
+    dynamic = _dynamic(options)
     with source_named():
         found = charjax.evaluate_run(
             options.directory(),
@@ -68,6 +83,7 @@ def run(options: Options, _: Signals) -> int:
             rows=options.rows,
             step=options.step,
             on_unknown=options.on_unknown,
+            dynamic=dynamic,
         )
     if options.json:
         print(json.dumps(found))
@@ -81,6 +97,8 @@ def run(options: Options, _: Signals) -> int:
     )
     amount = ", ".join(counted(found[unit], unit) for unit in units)
     how = f"{counted(found['rows'], 'rows')}, state carried"
+    if dynamic is not None:
+        how += f", learning from each {dynamic.length} characters"
     if found["window"] is not None:
         how = f"windows of {found['window']} from zero state"
     elif "documents" in found:
@@ -90,3 +108,14 @@ def run(options: Options, _: Signals) -> int:
         f"perplexity {found['perplexity']:.3f} ({amount}, {how})"
     )
     return 0
+
+
+def _dynamic(options: Options) -> Dynamic | None:
+    """How the model goes on learning; None where nothing asks for it."""
+    prefix = "dynamic_"
+    given = {
+        name.removeprefix(prefix): value
+        for name, value in vars(options).items()
+        if name.startswith(prefix) and value is not None
+    }
+    return Dynamic(**given) if options.dynamic or given else None

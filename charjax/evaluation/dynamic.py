@@ -8,8 +8,7 @@ seen it, so the score compares with that of any other model.
 
 import functools
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -17,9 +16,9 @@ import numpy as np
 from jax import Array
 from jaxtyping import Float
 
-from charjax.config.checks import AtLeast, Positive, Share, check_fields
 from charjax.config.schema import Config
 from charjax.errors import InputError
+from charjax.evaluation.options import Dynamic
 from charjax.model.network import initial_carry, of_network
 from charjax.model.parameters import Params
 from charjax.text.batching import Batch
@@ -32,30 +31,19 @@ _SEGMENTS = 64
 _EPSILON = 0.1
 
 
-@dataclass(frozen=True)
-class Dynamic:
-    """How a model goes on learning.
+class Learning(NamedTuple):
+    """How a model goes on learning, and what it knows of its gradients."""
 
-    >>> Dynamic(rate=0)
-    Traceback (most recent call last):
-    charjax.errors.InputError: `rate` is 0.0: give a positive number.
-    """
+    how: Dynamic
 
-    rate: Annotated[float, Positive()] = 5e-4
-    """Learning rate: about how far a parameter moves with each segment."""
-
-    decay: Annotated[float, Share()] = 0.005
-    """Share of the way back to where a parameter began, with each segment."""
-
-    length: Annotated[int, AtLeast(1)] = 20
-    """Symbols in a segment."""
-
-    def __post_init__(self) -> None:
-        check_fields(self)
+    squares: Params
+    """The mean square of each parameter's gradient over training text."""
 
 
-def mean_squares(config: Config, params: Params, batches: Iterable[Batch]) -> Params:
-    """The mean square of each parameter's gradient over some windows of training text.
+def learning(
+    config: Config, params: Params, batches: Iterable[Batch], how: Dynamic
+) -> Learning:
+    """Looks at the gradients of some windows of training text, of `how.length` symbols.
 
     Raises InputError where there is none.
     """
@@ -67,22 +55,15 @@ def mean_squares(config: Config, params: Params, batches: Iterable[Batch]) -> Pa
         count += 1
     if total is None:
         raise InputError("`batches` is empty: give some windows of training text.")
-    return jax.tree.map(lambda leaf: leaf / count, total)
+    return Learning(how, jax.tree.map(lambda leaf: leaf / count, total))
 
 
 def dynamic_nats(
-    config: Config,
-    params: Params,
-    batches: Iterable[Batch],
-    squares: Params,
-    dynamic: Dynamic,
+    config: Config, params: Params, batches: Iterable[Batch], learning: Learning
 ) -> Iterator[Float[np.ndarray, "batch time"]]:
     """The nats of each symbol, window by window, 0 where masked; the windows of a text in
-    order, all of one shape, each learned once it is scored.
-
-    `squares` is what `mean_squares` returns.
-    """
-    rms = jax.tree.map(jnp.sqrt, squares)
+    order, all of one shape, each learned once it is scored."""
+    dynamic, rms = learning.how, jax.tree.map(jnp.sqrt, learning.squares)
     sizes = sum(leaf.size for leaf in jax.tree.leaves(rms))
     mean = sum(leaf.sum() for leaf in jax.tree.leaves(rms)) / sizes
     scale = jax.tree.map(lambda leaf: dynamic.rate / (leaf + _EPSILON * mean), rms)

@@ -22,6 +22,7 @@ from charjax.devices import mesh as meshes
 from charjax.devices.backend import computing
 from charjax.errors import InputError, counted
 from charjax.evaluation import units
+from charjax.evaluation.dynamic import Learning, dynamic_nats
 from charjax.evaluation.protocols import (
     Ids,
     document_batches,
@@ -112,6 +113,7 @@ def evaluate(
     rows: int | None = None,
     window: int | None = None,
     mesh: Any = None,
+    learning: Learning | None = None,
 ) -> Evaluation:
     """Scores symbols 2 to N of `ids`, or all of documents, each exactly once, without
     dropout.
@@ -124,22 +126,29 @@ def evaluate(
         and start more often without context.
       window: length of the windows of the windowed protocol; None is stateful.
       mesh: devices to use; None is all.
+      learning: goes on learning from what was scored, on one device, in one row where
+        `rows` is None; None does not.
 
     Raises:
       InputError: fewer than two ids, no document, an id outside the vocabulary, parameters
-        of another config, rows or window below 1, or a window for documents.
+        of another config, rows or window below 1, or a window for documents
+        or for a model that goes on learning.
     """
     check_config(config)
     for name, value in (("rows", rows), ("window", window)):
         checked(f"`{name}`", value, Annotated[int | None, AtLeast(1)])
-    rows = config.train.eval_rows if rows is None else rows
+    if rows is None:
+        rows = config.train.eval_rows if learning is None else 1
+    if window is not None and learning is not None:
+        remedy = "a model that goes on learning carries its state; leave it out"
+        refuse("`window`", window, remedy)
     if isinstance(ids, Documents) != config.data.has_documents:
         remedy = "give `ids` as Documents for a model of documents, and for no other"
         refuse("data.documents", config.data.documents, remedy)
     if isinstance(ids, Documents):
         if window is not None:
             refuse("`window`", window, "each document is read from its start; leave it out")
-        return _of_documents(config, params, ids, rows, mesh)
+        return _of_documents(config, params, ids, rows, mesh, learning)
     check_ids("ids", ids, "symbols", vocab_size(params))
     if len(ids) < 2:
         raise InputError(
@@ -149,12 +158,12 @@ def evaluate(
     positions = len(ids) - 1
     if window is None:
         rows = min(rows, positions)
-        batches = stateful_batches(ids, rows, config.data.sequence_length)
+        batches = stateful_batches(ids, rows, _length(config, learning))
     else:
         window = min(window, positions)
         rows = min(rows, -(-positions // window))
         batches = windowed_batches(ids, rows, window)
-    total = _total(config, params, batches, rows, mesh)
+    total = _total(config, params, batches, rows, mesh, learning)
     if units.unit(config) == "character":
         return Evaluation(total / positions, positions, rows, window)
     characters = units.in_characters(ids[1:])
@@ -163,7 +172,12 @@ def evaluate(
 
 
 def _of_documents(
-    config: Config, params: Any, documents: Documents, rows: int, mesh: Any
+    config: Config,
+    params: Any,
+    documents: Documents,
+    rows: int,
+    mesh: Any,
+    learning: Learning | None,
 ) -> Evaluation:
     count, symbols, begun = documents.count, vocab_size(params), []
     if count == 0:
@@ -176,8 +190,8 @@ def _of_documents(
         return batch
 
     rows, per_byte = min(rows, count), (None, None)
-    batches = document_batches(documents, rows, config.data.sequence_length)
-    total = _total(config, params, map(looked_at, batches), rows, mesh)
+    batches = document_batches(documents, rows, _length(config, learning))
+    total = _total(config, params, map(looked_at, batches), rows, mesh, learning)
     characters = of_text = len(documents) - count
     if config.data.vocabulary == "bytes":
         characters, per_byte = sum(begun), (total / of_text, of_text)
@@ -185,10 +199,22 @@ def _of_documents(
     return Evaluation(total / characters, characters, rows, None, *per_byte, loss, count)
 
 
+def _length(config: Config, learning: Learning | None) -> int:
+    return config.data.sequence_length if learning is None else learning.how.length
+
+
 def _total(
-    config: Config, params: Any, batches: Iterator[Batch], rows: int, mesh: Any
+    config: Config,
+    params: Any,
+    batches: Iterator[Batch],
+    rows: int,
+    mesh: Any,
+    learning: Learning | None,
 ) -> float:
     """Nats of all symbols."""
+    if learning is not None:
+        nats = dynamic_nats(config, params, batches, learning)
+        return math.fsum(float(each.sum()) for each in nats)
     mesh = meshes.make_mesh() if mesh is None else mesh
     with memory.explain_shortage(
         f"there is not enough memory to score {counted(rows, 'rows')} at once: make rows "

@@ -2,28 +2,37 @@
 
 import contextlib
 import dataclasses
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from charjax.config.checks import checked, checked_path
+from charjax.config.checks import check_instance, checked, checked_path
 from charjax.config.data import OnUnknown, Split
+from charjax.devices.backend import computing
 from charjax.errors import InputError
-from charjax.evaluation.evaluate import evaluate
+from charjax.evaluation.dynamic import Learning, learning
+from charjax.evaluation.evaluate import Evaluation, evaluate
+from charjax.evaluation.options import Dynamic
+from charjax.evaluation.protocols import document_batches
 from charjax.language_model import LanguageModel, load
 from charjax.reporting.progress import reading
 from charjax.run.text_of_run import find_text
 from charjax.storage import run_directory
 from charjax.storage.record import Record, read
 from charjax.storage.saved_model import reading as reading_run
+from charjax.text.batching import stream_window, stream_windows
 from charjax.text.corpus import Decoded
 from charjax.text.corpus import load as load_corpus
 from charjax.text.documents import Documents
 from charjax.text.sources import absolute, check_stays
 from charjax.text.survey import survey
 from charjax.text.watch import Watch
+
+# Windows of training text whose gradients dynamic evaluation knows.
+_LOOKED_AT = 500
 
 _SCORED = ", or score a text as it is with `text`"
 
@@ -39,6 +48,7 @@ def evaluate_run(
     rows: int | None = None,
     step: str | int = "best",
     on_unknown: OnUnknown = "error",
+    dynamic: Dynamic | None = None,
     quiet: bool = False,
 ) -> dict[str, Any]:
     """Scores a split of a run's own text, or a text file.
@@ -56,6 +66,9 @@ def evaluate_run(
       rows: rows the text is cut into; None is the run's `train.eval_rows`.
       step: "best" (falls back to the newest), "latest", or the number of a step on disk.
       on_unknown: what to do with characters of the file that the model does not know.
+      dynamic: let the model go on learning from what it is scored on (dynamic evaluation);
+        the run's own training text is looked at for that, so `source` may stand beside
+        `text`. `rows` None is then 1.
       quiet: show no progress while a large text is read.
 
     Returns:
@@ -69,10 +82,11 @@ def evaluate_run(
       InputError: no run or checkpoint there, or a text that cannot be scored: absent,
         unreadable, too short, or not the one that the run was trained on.
     """
-    for name, given in (("split", split), ("source", source)):
+    for name, given in (("split", split), ("source", source if not dynamic else None)):
         if given is not None and text is not None:
             raise InputError(f"`{name}` and `text` are both given: give one of them.")
     checked("`split`", split, Split | None)
+    check_instance("dynamic", dynamic, (Dynamic, type(None)), "such as Dynamic(rate=1e-3)")
     workdir = checked_path("workdir", workdir)
     model = load(workdir, step)
     with reading(quiet) as watch:
@@ -83,7 +97,17 @@ def evaluate_run(
         else:
             path = checked_path("text", text)
             symbols = _of_file(path, model, encoding, on_unknown, watch)
-    score = evaluate(model.config, model.params, symbols, rows=rows, window=window)
+        learns = None
+        if dynamic is not None:
+            record = reading_run(workdir, model.step, read)
+            learned = _of_split(workdir, record, "train", source, watch)
+            learns = _learning(model, learned, dynamic)
+    score = evaluate(
+        *(model.config, model.params, symbols),
+        rows=rows,
+        window=window,
+        learning=learns,
+    )
     per_symbol = {
         "nats_per_symbol": score.nats_per_symbol,
         "bits_per_symbol": score.bits_per_symbol,
@@ -104,10 +128,30 @@ def evaluate_run(
         "characters": score.characters,
         "rows": score.rows,
         "window": score.window,
-        "protocol": "stateful" if score.window is None else "windowed",
+        "protocol": _protocol(score, dynamic),
         "step": model.step,
         "text": split or str(text),
     }
+
+
+def _protocol(score: Evaluation, dynamic: Dynamic | None) -> str:
+    if dynamic is not None:
+        return "dynamic"
+    return "stateful" if score.window is None else "windowed"
+
+
+@computing()
+def _learning(
+    model: LanguageModel, learned: np.ndarray | Documents, dynamic: Dynamic
+) -> Learning:
+    length = dynamic.length
+    if isinstance(learned, Documents):
+        batches = itertools.islice(document_batches(learned, 1, length), _LOOKED_AT)
+    else:
+        count = stream_windows(len(learned), 1, length)
+        spread = sorted({k * count // _LOOKED_AT for k in range(_LOOKED_AT)})
+        batches = (stream_window(learned, 1, length, window) for window in spread)
+    return learning(model.config, model.params, batches, dynamic)
 
 
 def text_of_run(

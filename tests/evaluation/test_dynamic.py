@@ -3,10 +3,20 @@
 import jax
 import numpy as np
 import pytest
+from tiny import FOUR_STEPS, TEXT
 
-from charjax import Config, DataConfig, InputError, ModelConfig, init
-from charjax.evaluation.dynamic import Dynamic, dynamic_nats, mean_squares
+from charjax import (
+    Config,
+    DataConfig,
+    InputError,
+    ModelConfig,
+    evaluate_run,
+    fit,
+    init,
+)
+from charjax.evaluation.dynamic import Learning, dynamic_nats, learning
 from charjax.evaluation.evaluate import evaluate
+from charjax.evaluation.options import Dynamic
 from charjax.evaluation.protocols import stateful_batches
 
 CONFIG = Config(
@@ -20,12 +30,12 @@ IDS = np.tile(np.array([0, 1, 2, 3, 4, 5, 5, 4, 1], np.uint8), 80)
 
 @pytest.fixture(scope="module")
 def squares():
-    return mean_squares(CONFIG, PARAMS, stateful_batches(IDS[:200], 1, 10))
+    return learning(CONFIG, PARAMS, stateful_batches(IDS[:200], 1, 10), Dynamic()).squares
 
 
 def nats(ids, squares, rows=1, **how):
     batches = stateful_batches(ids, rows, 10)
-    found = dynamic_nats(CONFIG, PARAMS, batches, squares, Dynamic(**how))
+    found = dynamic_nats(CONFIG, PARAMS, batches, Learning(Dynamic(**how), squares))
     return np.concatenate(list(found), 1)
 
 
@@ -64,4 +74,26 @@ def test_what_means_nothing_is_refused():
     with pytest.raises(InputError, match="length"):
         Dynamic(length=0)
     with pytest.raises(InputError, match="batches"):
-        mean_squares(CONFIG, PARAMS, [])
+        learning(CONFIG, PARAMS, [], Dynamic())
+
+
+@pytest.fixture(scope="module", params=["none", "lines"])
+def run(request, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("dynamic") / "run"
+    config = FOUR_STEPS.replace(**{"data.documents": request.param})
+    fit(config, folder, text=TEXT, quiet=True)
+    return folder
+
+
+def test_a_run_is_scored_while_it_learns_by_function_and_command(run, call):
+    still = evaluate_run(run, quiet=True)
+    found = evaluate_run(run, dynamic=Dynamic(rate=3e-3), quiet=True)
+    assert found["protocol"] == "dynamic" and found["rows"] == 1
+    assert found["nats_per_char"] < still["nats_per_char"]
+    result = call("evaluate", "--workdir", run, "--dynamic-rate", "3e-3")
+    assert result.returncode == 0, result.stderr
+    assert f"{found['nats_per_char']:.4f} nats" in result.stdout.decode()
+    assert "learning from each 20 characters" in result.stdout.decode()
+    windowed = ("--protocol", "windowed", "--window", "8")
+    refused = call("evaluate", "--workdir", run, "--dynamic", *windowed)
+    assert refused.returncode == 2 and b"window" in refused.stderr
