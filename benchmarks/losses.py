@@ -16,6 +16,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.losses")
     parser.add_argument("workdirs", nargs="+", type=Path)
     parser.add_argument("--plot", type=Path, required=True)
+    parser.add_argument("--split", choices=("train", "validation"), help="only this one")
     options = parser.parse_args()
 
     from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -25,6 +26,8 @@ def main() -> None:
     axes = figure.subplots()
     for workdir in options.workdirs:
         for split, alpha, marker in (("train", 0.4, ""), ("validation", 1.0, ".")):
+            if options.split not in (None, split):
+                continue
             lines = [line for line in read(workdir / METRICS) if line["split"] == split]
             steps = [line["step"] for line in lines]
             losses = np.array([line["loss"] for line in lines], float)

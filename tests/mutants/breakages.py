@@ -633,6 +633,29 @@ MUTANTS: tuple[Mutant, ...] = (
         "",
         "tests/run/test_several_processes.py -m slow -k not_shared",
     ),
+    # A run goes on from another text's.
+    Mutant(
+        "what was learned of a symbol is found by the symbol",
+        "charjax/model/parameters.py",
+        "leaf.take(np.maximum(known, 0), axis)",
+        'leaf.take(np.arange(len(known)), axis, mode="clip")',
+        "tests/model/test_symbols.py -k kept_for_it",
+    ),
+    Mutant(
+        "an optimizer begins from what was learned, not from what was drawn",
+        "charjax/run/start.py",
+        "placement.put(jax.jit(plan.make)(key, params), place)",
+        "type(plan.abstract)(**vars(placement.put(jax.jit(plan.make)(key), place))"
+        ' | {"params": placement.put(params, place.params)})',
+        "tests/run/test_origin.py -k begins_from",
+    ),
+    Mutant(
+        "a resumed run freezes what it froze",
+        "charjax/storage/run_directory.py",
+        '        "model.recurrence",\n    }',
+        '        *("model.recurrence", "train.freeze"),\n    }',
+        "tests/training/test_freezing.py -k freezes_what",
+    ),
     # Kernels prove themselves.
     Mutant(
         "a kernel whose gradients differ is not used",
