@@ -493,14 +493,12 @@ def test_the_embedding_is_projected_by_symbol_or_by_position_alike():
 
 def test_a_state_of_another_float_type_is_taken_as_float32():
     config = Config().replace(**{"model.hidden_size": 8})
-    params = init(config, 5, jax.random.key(0))
+    params = initialise(config, 5, jax.random.key(0))
     ids = jnp.array([[1, 2, 3]])
-    _, carry = network.apply(config, params, ids, initial_carry(config, 1))
+    _, carry = run(config, params, ids, initial_carry(config, 1))
     for kind in (jnp.bfloat16, np.float64):
         other = jax.tree.map(lambda leaf, kind=kind: np.asarray(leaf).astype(kind), carry)
         rounded = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), other)
-        logits, after = network.apply(config, params, ids, other)
-        np.testing.assert_array_equal(
-            logits, network.apply(config, params, ids, rounded)[0]
-        )
+        logits, after = run(config, params, ids, other)
+        np.testing.assert_array_equal(logits, run(config, params, ids, rounded)[0])
         assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(after))
