@@ -22,6 +22,7 @@ from charjax.errors import InputError
 from charjax.reporting import progress
 from charjax.reporting.samples import laid_out
 from charjax.sampling.options import SamplingOptions
+from charjax.text.watch import Watch
 
 if TYPE_CHECKING:
     # It brings NumPy, which help and wrong options do not wait for.
@@ -105,27 +106,10 @@ def run(options: Options, signals: Signals) -> int:
     if options.interactive:
         told, how = Told(options.length, options.seed), unescaped(options.options)
         return converse(model, told, how, prime, options.on_unknown, signals)
-    settings: dict[str, Any] = {
-        "seed": options.seed,
-        "on_unknown": options.on_unknown,
-        "options": unescaped(options.options),
-        "best_of": options.best_of,
-    }
-    pieces: Iterable[str]
     new: list[str] = []
     with contextlib.ExitStack() as shown:
         watch = shown.enter_context(progress.writing())
-        several = options.json or options.best_of > 1 or options.num_samples != 1
-        if prompts is not None:
-            written = model.each(prompts, options.length, watch=watch, **settings)
-            pieces = _pieces(_noted(written, new), options, model)
-        elif several:
-            settings |= {"num_samples": options.num_samples, "watch": watch}
-            written = model.each(prime, options.length, **settings)
-            pieces = _pieces(_noted(written, new), options, model)
-        else:
-            pieces = _streamed(model, prime, options, settings, new)
-        for piece in pieces:
+        for piece in _pieces(model, prompts or prime, options, watch, new):
             if sys.stdout.isatty():
                 # Where texts appear a bar would be drawn over them.
                 shown.close()
@@ -152,9 +136,25 @@ def _check_interactive(options: Options) -> None:
 
 
 def _pieces(
-    written: "Iterable[Written]", options: Options, model: "LanguageModel"
+    model: "LanguageModel",
+    prime: str | list[str],
+    options: Options,
+    watch: Watch,
+    new: list[str],
 ) -> Iterator[str]:
-    """The texts as they are printed."""
+    """The texts as they are printed, piece by piece; notes what of them is new."""
+    settings: dict[str, Any] = {
+        "seed": options.seed,
+        "on_unknown": options.on_unknown,
+        "options": unescaped(options.options),
+    }
+    one = options.best_of == options.num_samples == 1 and not options.json
+    if isinstance(prime, str) and one:
+        return _streamed(model, prime, options, settings, new)
+    settings |= {"best_of": options.best_of, "watch": watch}
+    if isinstance(prime, str):
+        settings["num_samples"] = options.num_samples
+    written = _noted(model.each(prime, options.length, **settings), new)
     if options.json:
         return map(_line, written)
     return laid_out((each.text for each in written), model.vocabulary.documents)
@@ -203,7 +203,7 @@ def _line(written: "Written") -> str:
 
 def _prompts(options: Options, path: Path) -> list[str]:
     """The lines of --prompts."""
-    if options.num_samples > 1:
+    if options.num_samples != 1:
         raise InputError(
             f"--num-samples is {options.num_samples}: with --prompts there is one text for "
             "each line; repeat lines for more."
