@@ -28,7 +28,7 @@ class DataConfig(Section):
 
     source: Annotated[str | tuple[str, ...], NotEmpty()] = ("python-reference",)
     """The text: a file, a folder (its *.txt), a pattern such as 'books/*.txt', several of
-    these (read in this order), or one name of python-reference (ships with Python),
+    these (read in this order), or one name of python-reference, names (both built in),
     tinyshakespeare, anna, mysterious-island, enwik8, text8 (downloaded once)."""
 
     vocabulary: Literal["characters", "bytes"] = "characters"

@@ -1,12 +1,14 @@
-"""The built-in text: Python's own language reference."""
+"""The built-in texts: Python's own language reference, and a list of names."""
 
 import hashlib
 import re
 from collections.abc import Iterator
+from pathlib import Path
 
 from charjax.errors import InputError
 
 NAME = "python-reference"
+NAMES = "names"
 
 
 def python_reference() -> str:
@@ -45,6 +47,19 @@ def python_reference() -> str:
             seen.add(paragraph)
         kept.append(_without_orphans(paragraphs, fresh))
     return "\n\n\n".join(section for section in kept if section) + "\n"
+
+
+def names() -> str:
+    """900 made-up names in alphabetical order, one a line.
+
+    A name has two to four syllables, each a consonant of b d g k l m n p r s t v and a
+    vowel, and may end with one more of l n r s. All its vowels are among a o u, or all
+    among e i. Its first letter is a capital.
+
+    >>> names().splitlines()[:3]
+    ['Baba', 'Babaka', 'Babo']
+    """
+    return Path(__file__).with_name("names.txt").read_text("utf-8")
 
 
 def _sections(paragraphs: list[str]) -> Iterator[list[str]]:

@@ -28,7 +28,7 @@ _STREAMS = ("/dev/std", "/dev/fd/", "/proc/self/fd/")
 # What other commands take for it.
 _STANDARD_INPUT = "-"
 
-NAMES = (builtin.NAME, *downloads.DOWNLOADS)
+NAMES = (builtin.NAME, builtin.NAMES, *downloads.DOWNLOADS)
 
 Origin = str | bytes | tuple[Path, ...]
 """A text in memory, or the files to read one after the other."""
@@ -52,6 +52,8 @@ def locate(
     if data.sources == (builtin.NAME,):
         name = f"{builtin.NAME} (Python {platform.python_version()})"
         return builtin.python_reference(), (name,)
+    if data.sources == (builtin.NAMES,):
+        return builtin.names(), (builtin.NAMES,)
     paths = files(data.sources, watch)
     return paths, tuple(map(str, paths))
 

@@ -118,7 +118,7 @@ def test_configs_are_frozen_and_hashable():
 
 PRESETS = [
     *("default", "anna", "mysterious_island", "numpy_lstm", "char_rnn"),
-    "tinyshakespeare",
+    *("tinyshakespeare", "names"),
 ]
 
 

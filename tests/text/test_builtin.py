@@ -1,7 +1,10 @@
+import re
 import sys
+import time
 
 import pytest
 
+from charjax import fit, load_config
 from charjax.config.data import DataConfig
 from charjax.errors import InputError
 from charjax.text import builtin
@@ -32,3 +35,35 @@ def test_a_python_without_its_documentation_is_told_so(monkeypatch):
     monkeypatch.setitem(sys.modules, "pydoc_data.topics", None)
     with pytest.raises(InputError, match=r"pydoc_data.*give a text of your own"):
         survey(DataConfig())
+
+
+def test_the_built_in_names_keep_their_rule():
+    text = builtin.names()
+    names = text.splitlines()
+    assert names == sorted(set(names)) and len(names) == 900 and text.endswith("\n")
+    assert len(text.encode()) < 20_000
+    assert all(is_well_formed(name) for name in names)
+    others = ["babo", "Ba", "Babe", "Babob", "Baabo", "Bababababo", "Fabo"]
+    assert not any(map(is_well_formed, others))
+    found = survey(DataConfig(source="names", documents="lines")).text
+    assert found.sources == ("names",) and found.counts[found.vocabulary.end] == 900
+
+
+def is_well_formed(name):
+    """Whether a name keeps the rule in the docstring of `builtin.names`."""
+    consonant = "[bdgklmnprstv]"
+    rule = "|".join(f"({consonant}{vowel}){{2,4}}[lnrs]?" for vowel in ("[aou]", "[ei]"))
+    return re.fullmatch(rule, name.lower()) is not None and name == name.capitalize()
+
+
+@pytest.mark.slow
+def test_the_preset_of_names_writes_new_names_by_the_rule():
+    start = time.perf_counter()
+    model = fit(load_config("names"), quiet=True).model
+    took = time.perf_counter() - start
+    written = model.generate(length=50, num_samples=1000)
+    kept = sum(map(is_well_formed, written)) / len(written)
+    new = len([name for name in written if name not in builtin.names().split()])
+    print(f"{took:.0f} s: {kept:.1%} by the rule, {new / len(written):.1%} not in the list")
+    # Two cores take less than a minute of it, but not with what makes tests compile fast.
+    assert kept > 0.95 and new > 500
