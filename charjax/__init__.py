@@ -32,7 +32,9 @@ if TYPE_CHECKING:
     from charjax.errors import InputError as InputError
     from charjax.evaluation.evaluate import Evaluation as Evaluation
     from charjax.evaluation.evaluate import evaluate as evaluate
+    from charjax.evaluation.novelty import KnownDocuments as KnownDocuments
     from charjax.evaluation.novelty import Novelty as Novelty
+    from charjax.evaluation.novelty import known_documents as known_documents
     from charjax.evaluation.novelty import novelty as novelty
     from charjax.evaluation.options import Dynamic as Dynamic
     from charjax.language_model import LanguageModel as LanguageModel
@@ -68,7 +70,12 @@ else:
         "config.train": ("TrainConfig",),
         "errors": ("Diverged", "InputError"),
         "evaluation.evaluate": ("Evaluation", "evaluate"),
-        "evaluation.novelty": ("Novelty", "novelty"),
+        "evaluation.novelty": (
+            "KnownDocuments",
+            "Novelty",
+            "known_documents",
+            "novelty",
+        ),
         "evaluation.options": ("Dynamic",),
         "language_model": ("LanguageModel", "load"),
         "model.network": ("apply", "init", "initial_carry"),

@@ -112,10 +112,10 @@ def answer(dialogue: Dialogue, line: str) -> tuple[Dialogue, Answer]:
     name, _, rest = line[1:].strip().partition(" ")
     name, rest = name.lower().replace("-", "_"), rest.strip()
     known = {each.partition(" ")[0] for each in COMMANDS}
-    if name in _settings():
+    if name in settable():
         return _set(dialogue, name, rest)
     if name not in known:
-        close = suggestion(name, sorted(known | {*_settings()}))
+        close = suggestion(name, sorted(known | {*settable()}))
         hint = f"{close} " if close.startswith("did") else ""
         raise InputError(
             f"/{name}: there is no such command; {hint}/help lists all. A text that "
@@ -156,7 +156,7 @@ def _done(dialogue: Dialogue, name: str, rest: str) -> tuple[Dialogue, Answer]:
     return dialogue, Answer("quit")
 
 
-def _settings() -> dict[str, dataclasses.Field[Any]]:
+def settable() -> dict[str, dataclasses.Field[Any]]:
     """What can be set, by name."""
     return {each.name: each for kind in (Told, SamplingOptions) for each in fields(kind)}
 
@@ -169,7 +169,7 @@ def _set(dialogue: Dialogue, name: str, rest: str) -> tuple[Dialogue, Answer]:
     part = "told" if hasattr(dialogue.told, name) else "options"
     new: Any = getattr(dialogue, part)
     if rest.lower() in ("off", "none"):
-        new = replace(new, **{name: _settings()[name].default})
+        new = replace(new, **{name: settable()[name].default})
     elif rest:
         option = "--" + name.replace("_", "-")
         try:
@@ -201,7 +201,7 @@ def _shown(dialogue: Dialogue) -> list[str]:
     always = ("length", "seed", "temperature")
     return [
         f"/{name} {_said(_value(dialogue, name))}"
-        for name, each in _settings().items()
+        for name, each in settable().items()
         if name in always or _value(dialogue, name) != each.default
     ]
 
@@ -212,5 +212,5 @@ def _help() -> list[str]:
         "\\n, \\t and \\\\ stand for a line end, a tab and a backslash.",
         *(f"  /{name:<12}{said}" for name, said in COMMANDS.items()),
         "These are set by a value, as in /temperature 0.7, and put back by off:",
-        *textwrap.wrap(" ".join(f"/{name}" for name in _settings()), 76, **_INDENTED),
+        *textwrap.wrap(" ".join(f"/{name}" for name in settable()), 76, **_INDENTED),
     ]

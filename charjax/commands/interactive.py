@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from charjax.commands.dialogue import COMMANDS, Dialogue, Told, answer
+from charjax.commands.dialogue import COMMANDS, Dialogue, Told, answer, settable
 from charjax.commands.exit_codes import as_options
 from charjax.commands.signals import Signals
 from charjax.commands.texts import write
@@ -165,7 +165,8 @@ def _line_editing() -> Iterator[None]:
     except ImportError:
         yield
         return
-    names = [f"/{name.partition(' ')[0]}" for name in COMMANDS]
+    known = (*(name.partition(" ")[0] for name in COMMANDS), *settable())
+    names = [f"/{name}" for name in known]
     before: Callable[..., Any] | None = readline.get_completer()
 
     def complete(word: str, number: int) -> str | None:

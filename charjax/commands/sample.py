@@ -1,13 +1,14 @@
 """`charjax sample` and `sample.py`: text written by a trained model."""
 
 import contextlib
+import dataclasses
 import json
 import re
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import tyro
 
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     # It brings NumPy, which help and wrong options do not wait for.
     from charjax.language_model import LanguageModel
     from charjax.sampling.written import Written
+    from charjax.text.corpus import Decoded
 
 
 @dataclass(frozen=True)
@@ -84,6 +86,15 @@ EXAMPLES = (
 )
 
 
+class _Noted(NamedTuple):
+    """Something written, to be looked through at the end."""
+
+    prompt: str
+    new: str
+    cut: bool
+    """Its length has ended it."""
+
+
 def run(options: Options, signals: Signals) -> int:
     """Prints text that the model writes."""
     from charjax.sampling.writing import check_known
@@ -106,10 +117,10 @@ def run(options: Options, signals: Signals) -> int:
     if options.interactive:
         told, how = Told(options.length, options.seed), unescaped(options.options)
         return converse(model, told, how, prime, options.on_unknown, signals)
-    new: list[str] = []
+    noted: list[_Noted] = []
     with contextlib.ExitStack() as shown:
         watch = shown.enter_context(progress.writing())
-        for piece in _pieces(model, prompts or prime, options, watch, new):
+        for piece in _pieces(model, prompts or prime, options, watch, noted):
             if sys.stdout.isatty():
                 # Where texts appear a bar would be drawn over them.
                 shown.close()
@@ -117,11 +128,7 @@ def run(options: Options, signals: Signals) -> int:
     if not options.json and (sys.stdout.isatty() or model.vocabulary.documents):
         write("\n")
     if corpus is not None:
-        found = charjax.novelty(new, corpus)
-        if options.json:
-            write(json.dumps({"novelty": found.to_dict()}) + "\n")
-        else:
-            print(*found.lines(), sep="\n", file=sys.stderr)
+        _report(noted, corpus, options)
     return 0
 
 
@@ -140,9 +147,9 @@ def _pieces(
     prime: str | list[str],
     options: Options,
     watch: Watch,
-    new: list[str],
+    noted: list[_Noted],
 ) -> Iterator[str]:
-    """The texts as they are printed, piece by piece; notes what of them is new."""
+    """The texts as they are printed, piece by piece, and noted."""
     settings: dict[str, Any] = {
         "seed": options.seed,
         "on_unknown": options.on_unknown,
@@ -150,17 +157,17 @@ def _pieces(
     }
     one = options.best_of == options.num_samples == 1 and not options.json
     if isinstance(prime, str) and one:
-        return _streamed(model, prime, options, settings, new)
+        return _streamed(model, prime, options, settings, noted)
     settings |= {"best_of": options.best_of, "watch": watch}
     if isinstance(prime, str):
         settings["num_samples"] = options.num_samples
-    written = _noted(model.each(prime, options.length, **settings), new)
+    written = _noting(model.each(prime, options.length, **settings), noted)
     if options.json:
         return map(_line, written)
     return laid_out((each.text for each in written), model.vocabulary.documents)
 
 
-def _corpus(options: Options) -> Iterable[str]:
+def _corpus(options: Options) -> "Decoded":
     """What the model has learned from, found before anything is written."""
     with source_named():
         return charjax.text_of_run(
@@ -168,25 +175,43 @@ def _corpus(options: Options) -> Iterable[str]:
         )
 
 
-def _noted(written: "Iterable[Written]", new: list[str]) -> "Iterator[Written]":
-    """What is written, and notes what of it is new."""
+def _noting(written: "Iterable[Written]", noted: list[_Noted]) -> "Iterator[Written]":
     for each in written:
-        text = each.text[len(each.prompt) :]
-        new.append(_whole_words(each.prompt, text, each.ended == "length"))
+        new = each.text[len(each.prompt) :]
+        noted.append(_Noted(each.prompt, new, each.ended == "length"))
         yield each
 
 
 def _streamed(
-    model: "LanguageModel", prime: str, options: Options, settings: Any, new: list[str]
+    model: "LanguageModel",
+    prime: str,
+    options: Options,
+    settings: Any,
+    noted: list[_Noted],
 ) -> Iterator[str]:
-    """A text as it is made, and notes what of it is new."""
+    """A text as it is made, and noted."""
     pieces = []
     for piece in model.stream(prime, options.length, **settings):
         pieces.append(piece)
         yield piece
-    known = model.vocabulary.encode(prime, options.on_unknown)
-    text = "".join(pieces).removeprefix(model.vocabulary.decode(known))
-    new.append(_whole_words(prime, text, len(text) >= options.length))
+    known = model.vocabulary.decode(model.vocabulary.encode(prime, options.on_unknown))
+    new = "".join(pieces).removeprefix(known)
+    noted.append(_Noted(known, new, len(new) >= options.length))
+
+
+def _report(noted: list[_Noted], corpus: "Decoded", options: Options) -> None:
+    """Prints what of the texts is new."""
+    found = charjax.novelty([_whole_words(*each) for each in noted], corpus)
+    facts, lines = found.to_dict(), found.lines()
+    if corpus.vocabulary.documents:
+        texts = [each.prompt + each.new for each in noted]
+        known = charjax.known_documents(texts, corpus.documents(), corpus.held_out())
+        facts["documents"] = dataclasses.asdict(known)
+        lines += known.lines()
+    if options.json:
+        write(json.dumps({"novelty": facts}) + "\n")
+    else:
+        print(*lines, sep="\n", file=sys.stderr)
 
 
 def _whole_words(prompt: str, text: str, cut: bool) -> str:

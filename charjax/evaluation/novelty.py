@@ -108,6 +108,50 @@ class Novelty:
         return report
 
 
+@dataclass(frozen=True)
+class KnownDocuments:
+    """How many of some documents are, as a whole, in the text that a model learned from."""
+
+    in_training: int
+
+    in_held_out: int
+    """In what was held out, and not in what was trained on."""
+
+    new: int
+
+    def lines(self) -> list[str]:
+        """A report for people.
+
+        >>> known_documents(["ada", "ida", "oda"], ["ada"], ["ida", "eva"]).lines()
+        ['documents: 1 in training text, 1 in held-out text, 1 new (33.3%)']
+        """
+        count = self.in_training + self.in_held_out + self.new
+        share = self.new / count if count else 0.0
+        return [
+            f"documents: {self.in_training:,} in training text, {self.in_held_out:,} in "
+            f"held-out text, {self.new:,} new ({share:.1%})"
+        ]
+
+
+def known_documents(
+    texts: Sequence[str], training: Iterable[str], held_out: Iterable[str]
+) -> KnownDocuments:
+    """Which of some documents, one counted as often as it is given, a text has.
+
+    Args:
+      texts: the documents that were written.
+      training: those trained on, such as `text_of_run(workdir).documents()`.
+      held_out: the others, such as `text_of_run(workdir).held_out()`.
+    """
+    written = set(texts)
+    trained = {text for text in training if text in written}
+    other = {text for text in held_out if text in written} - trained
+    in_training = sum(text in trained for text in texts)
+    in_held_out = sum(text in other for text in texts)
+    new = len(texts) - in_training - in_held_out
+    return KnownDocuments(in_training, in_held_out, new)
+
+
 def novelty(
     texts: str | Sequence[str], corpus: str | Iterable[str], *, length: int = 20
 ) -> Novelty:

@@ -85,6 +85,19 @@ class Decoded:
         for start in range(0, len(self.ids), PIECE):
             yield decode(self.ids[start : start + PIECE])
 
+    def documents(self) -> Iterator[str]:
+        """Each document; none of a text without."""
+        if isinstance(self.ids, Documents):
+            yield from self.ids.texts(self.vocabulary)
+
+    def held_out(self) -> Iterator[str]:
+        """Each document of the text that is in another part than these."""
+        if not isinstance(self.ids, Documents):
+            return
+        first, stop = self.ids.ranks
+        for ranks in ((0, first), (stop, len(self.ids.stops))):
+            yield from dataclasses.replace(self.ids, ranks=ranks).texts(self.vocabulary)
+
 
 def boundaries(n: int, split: Split, shares: tuple[float, float, float]) -> tuple[int, int]:
     """Where a split of a text of `n` symbols, or of `n` documents, begins and ends.
