@@ -143,3 +143,24 @@ def test_the_text_it_has_learned_from_is_its_documents_by_lines(run):
     ]
     assert sorted("".join(parts).splitlines()) == sorted([*NAMES, *LONG])
     assert parts[0].endswith("\n") and len(parts[0].splitlines()) == 100
+
+
+def test_what_is_written_is_looked_for_among_all_documents(run, capsys):
+    directory, _ = run
+    corpus = charjax.text_of_run(directory, quiet=True)
+    training, held_out = list(corpus.documents()), list(corpus.held_out())
+    assert sorted(training + held_out) == sorted(TEXT.split())
+    assert held_out == list(charjax.text_of_run(directory, "validation").documents())
+    texts = [training[0], "nobody", held_out[0], training[0]]
+    known = charjax.known_documents(texts, corpus.documents(), corpus.held_out())
+    assert known == charjax.KnownDocuments(in_training=2, in_held_out=1, new=1)
+    # In both: trained on is what counts.
+    assert charjax.known_documents(["a"], ["a"], ["a"]).in_training == 1
+    # A prime belongs to its document.
+    words = ["--workdir", str(directory), "--prime", training[0], "--length", "0"]
+    assert main(["sample", *words, "--novelty"]) == 0
+    said = capsys.readouterr().err
+    assert "documents: 1 in training text, 0 in held-out text, 0 new (0.0%)" in said
+    assert main(["sample", *words, "--novelty", "--json"]) == 0
+    last = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert last["novelty"]["documents"] == {"in_training": 1, "in_held_out": 0, "new": 0}
