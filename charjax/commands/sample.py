@@ -201,10 +201,12 @@ def _streamed(
 
 def _report(noted: list[_Noted], corpus: "Decoded", options: Options) -> None:
     """Prints what of the texts is new."""
-    found = charjax.novelty([_whole_words(*each) for each in noted], corpus)
+    documents = corpus.vocabulary.documents
+    # A prime is part of its document.
+    texts = [each.prompt + each.new if documents else _whole_words(*each) for each in noted]
+    found = charjax.novelty(texts, corpus)
     facts, lines = found.to_dict(), found.lines()
-    if corpus.vocabulary.documents:
-        texts = [each.prompt + each.new for each in noted]
+    if documents:
         known = charjax.known_documents(texts, corpus.documents(), corpus.held_out())
         facts["documents"] = dataclasses.asdict(known)
         lines += known.lines()
