@@ -97,12 +97,12 @@ def run(options: Options, _: Signals) -> int:
     )
     amount = ", ".join(counted(found[unit], unit) for unit in units)
     how = f"{counted(found['rows'], 'rows')}, state carried"
-    if dynamic is not None:
-        how += f", learning from each {dynamic.length} characters"
     if found["window"] is not None:
         how = f"windows of {found['window']} from zero state"
     elif "documents" in found:
         how = f"{counted(found['documents'], 'documents')}, each from its start to its end"
+    if dynamic is not None:
+        how += f", learning from each {dynamic.length} characters"
     print(
         f"{found['text']}, step {found['step']:,}: {', '.join(scores)}, "
         f"perplexity {found['perplexity']:.3f} ({amount}, {how})"

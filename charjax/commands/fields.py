@@ -91,7 +91,7 @@ def options(kind: Any, prefix: str = "--") -> Iterator[Option]:
 
     >>> from charjax.config.schema import ModelConfig
     >>> [next(options(ModelConfig, "--model.")).name, *next(options(ModelConfig)).choices]
-    ['--model.cell', 'lstm', 'gru', 'rnn']
+    ['--model.cell', 'lstm', 'gru', 'rnn', 'mingru', 'minlstm']
     """
     positional = typing.get_args(tyro.conf.Positional[Any])[-1]
     for field, hint, description in _fields(kind):

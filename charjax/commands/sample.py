@@ -81,7 +81,6 @@ class Options(OfRun):
 
 EXAMPLES = (
     'charjax sample --workdir runs/mine --prime "Once " --length 500',
-    "charjax sample --temperature 0.7 --num-samples 3",
     "charjax sample --interactive",
 )
 

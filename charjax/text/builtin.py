@@ -57,7 +57,7 @@ def names() -> str:
     among e i. Its first letter is a capital.
 
     >>> names().splitlines()[:3]
-    ['Baba', 'Babaka', 'Babo']
+    ['Babolakar', 'Badulosa', 'Badumun']
     """
     return Path(__file__).with_name("names.txt").read_text("utf-8")
 

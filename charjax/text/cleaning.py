@@ -41,6 +41,10 @@ class Tally:
     before: int = 0
     after: int = 0
     empty: int = 0
+
+    separated: bool = False
+    """Whether a separator of documents was found."""
+
     file_digests: list[bytes] = dataclasses.field(default_factory=list)
 
     def notes(self) -> tuple[str, ...]:

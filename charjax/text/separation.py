@@ -63,6 +63,7 @@ def _separated(
     begun = 0
     for chunk in chunks:
         *ended, rest = (tail + chunk).split(between)
+        tally.separated |= bool(ended)
         # What is left may be the beginning of a separator.
         settled = max(len(rest) - len(between) + 1, 0)
         shown, tail = rest[:settled], rest[settled:]

@@ -99,6 +99,13 @@ def survey(
             f"{' between the markers' if tally.before or tally.after else ''}; give one "
             "with something to learn from."
         )
+    by_name = data.documents in ("none", "lines", "files")
+    if vocabulary is None and not (by_name or tally.separated):
+        refuse(
+            *("data.documents", data.documents),
+            f"{named(names)} does not have it; check its spelling, or give lines, files or "
+            "none",
+        )
     if data.vocabulary == "bytes":
         own = Vocabulary.of_bytes()
     else:

@@ -53,6 +53,10 @@ def test_documents_are_what_stands_between_separators(
         with pytest.raises(InputError, match="the text is empty"):
             survey(data)
         return
+    if len(parts) == 1 and between != "lines":
+        with pytest.raises(InputError, match="does not have it"):
+            survey(data)
+        return
     found = survey(data)
     loaded = load(found)
     assert list(texts_of(loaded)) == expected
@@ -284,3 +288,14 @@ def test_ten_million_documents_take_little_memory(tmp_path):
         f"{batches / 199 * 1000:.2f} ms a batch"
     )
     assert peak < 300
+
+
+@pytest.mark.parametrize("separator", ["line", "<|none|>", "\\n\\n"])
+def test_a_separator_that_the_text_does_not_have_is_refused(separator):
+    data = DataConfig(documents=separator)
+    with pytest.raises(InputError, match=r"data\.documents.*lines, files or none"):
+        survey(data, "Anna\nLevin\n\nKitty\n")
+    # A text that a model is to read may be one document.
+    of_documents = Vocabulary.from_text("Anna\nLevin\n\nKitty\n")
+    known = Vocabulary(of_documents.kind, of_documents.symbols, documents=True)
+    assert survey(data, "Anna", known).text.length == 5
