@@ -7,6 +7,7 @@ seen it, so the score compares with that of any other model.
 """
 
 import functools
+import itertools
 from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
@@ -111,11 +112,6 @@ def _segments(
 
 def _in_parts(batches: Iterable[Batch], size: int) -> Iterator[Batch]:
     """Batches of one shape, so many at a time on a leading axis."""
-    part: list[Batch] = []
-    for batch in batches:
-        part.append(batch)
-        if len(part) == size:
-            yield Batch(*map(np.stack, zip(*part, strict=True)))
-            part = []
-    if part:
+    batches = iter(batches)
+    while part := list(itertools.islice(batches, size)):
         yield Batch(*map(np.stack, zip(*part, strict=True)))
